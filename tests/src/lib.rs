@@ -1,1 +1,11 @@
-//! To be written.
+//! The harness of the end-to-end tests, the demo and the benchmarks: real servers, real binaries, and
+//! events whose truth is known before they are sent.
+//!
+//! [`servers`] starts private PostgreSQL and RabbitMQ instances from the distribution's packages. Nothing
+//! here imports the services' own decoding or arithmetic: what they are held against must not share
+//! their mistakes.
+
+pub mod pid;
+pub mod ports;
+pub mod progress;
+pub mod servers;

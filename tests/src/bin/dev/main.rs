@@ -1,0 +1,48 @@
+//! The commands of a developer's machine: `make up`, `make down`, `make test` and so on end here.
+
+mod interrupt;
+mod test;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use e2e::progress::say;
+
+#[derive(Parser)]
+#[command(about = "Private servers, tests, demo and benchmarks of this clone")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a private PostgreSQL and RabbitMQ, or find them running, and print their URLs.
+    Up {
+        /// PostgreSQL without TimescaleDB, even where it is installed.
+        #[arg(long)]
+        plain: bool,
+    },
+    /// Stop them; their data stays.
+    Down,
+    /// Build everything, start servers for the suite, run all tests, stop the servers.
+    Test {
+        /// Arguments for `cargo test`, after `--`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Up { plain } => up::up(plain).await,
+        Command::Down => up::down().await,
+        Command::Test { arguments } => test::run(&arguments).await,
+    };
+    outcome.unwrap_or_else(|error| {
+        say(format_args!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}

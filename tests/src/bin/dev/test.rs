@@ -1,0 +1,156 @@
+//! `dev test`: the whole suite against servers of its own.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use e2e::pid::ProcessId;
+use e2e::progress::say;
+use e2e::servers::{self, Edition, Postgres, Profile, RabbitMq, place};
+use nix::sys::signal::Signal;
+use tokio::process::Command;
+
+use crate::interrupt::{self, Interrupt};
+
+pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
+    let mut interrupt = Interrupt::listen()?;
+    // First what fails most often, and needs no server.
+    let built = cargo(
+        &mut interrupt,
+        Command::new("cargo").args(["build", "--workspace", "--bins"]),
+    )
+    .await?;
+    if !matches!(built, Ended::With(0)) {
+        return Ok(built.exit_code());
+    }
+    let Some(started) = interrupt.or(Suite::start()).await else {
+        return Ok(interrupt::exit_code());
+    };
+    let suite = started?;
+    let ended = suite.run(&mut interrupt, arguments).await;
+    suite.remove().await?;
+    Ok(ended?.exit_code())
+}
+
+/// The servers of one run of the suite.
+struct Suite {
+    plain: Postgres,
+    timescale: Option<Postgres>,
+    rabbitmq: RabbitMq,
+}
+
+impl Suite {
+    async fn start() -> Result<Self> {
+        servers::remove_orphans().await?;
+        // Two runs of the suite in one clone do not meet.
+        let name = |server: &str| format!("test-{}-{server}", std::process::id());
+        let (plain_name, timescale_name, rabbitmq_name) =
+            (name("postgres"), name("timescaledb"), name("rabbitmq"));
+        let timescale = async {
+            Ok(match Postgres::timescaledb_version() {
+                None => None,
+                Some(_) => {
+                    Some(Postgres::start(&timescale_name, Edition::Timescale, Profile::Modest, &[]).await?)
+                }
+            })
+        };
+        let (plain, timescale, rabbitmq) = tokio::try_join!(
+            Postgres::start(&plain_name, Edition::Plain, Profile::Modest, &[]),
+            timescale,
+            RabbitMq::start(&rabbitmq_name, &[]),
+        )?;
+        Ok(Self {
+            plain,
+            timescale,
+            rabbitmq,
+        })
+    }
+
+    async fn run(&self, interrupt: &mut Interrupt, arguments: &[String]) -> Result<Ended> {
+        let mut command = Command::new("cargo");
+        command.args(["test", "--workspace"]).args(arguments);
+        command
+            .env("E2E_POSTGRES_URL", self.plain.url("postgres"))
+            .env("E2E_RABBITMQ_URL", self.rabbitmq.url())
+            .env("E2E_WORKER_BIN", built("ingest-worker")?)
+            .env("E2E_API_BIN", built("analytics-api")?)
+            .env_remove("E2E_TIMESCALEDB_URL");
+        if let Some(timescale) = &self.timescale {
+            command.env("E2E_TIMESCALEDB_URL", timescale.url("postgres"));
+        }
+        self.say_which_flavors();
+        let ended = cargo(interrupt, &mut command).await;
+        self.say_which_flavors();
+        ended
+    }
+
+    /// Said before and after the tests: a flavor that was not tested must not be overlooked.
+    fn say_which_flavors(&self) {
+        if self.timescale.is_some() {
+            say("flavors under test: postgres, timescaledb");
+        } else {
+            say("flavors under test: postgres");
+            say("##################################################################################");
+            say("## NOT TESTED: the timescaledb flavor, as the server has no TimescaleDB package ##");
+            say("##################################################################################");
+        }
+    }
+
+    async fn remove(self) -> Result<()> {
+        let timescale = async {
+            match self.timescale {
+                Some(server) => server.destroy().await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(self.plain.destroy(), timescale, self.rabbitmq.destroy())?;
+        Ok(())
+    }
+}
+
+/// A binary of the workspace, in the folder that this one was built into.
+fn built(name: &str) -> Result<PathBuf> {
+    Ok(std::env::current_exe()?
+        .parent()
+        .context("an executable lies in a folder")?
+        .join(name))
+}
+
+enum Ended {
+    With(i32),
+    Interrupted,
+}
+
+impl Ended {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::With(code) => ExitCode::from(u8::try_from(*code).unwrap_or(1)),
+            Self::Interrupted => interrupt::exit_code(),
+        }
+    }
+}
+
+async fn cargo(interrupt: &mut Interrupt, command: &mut Command) -> Result<Ended> {
+    let mut child = command
+        .current_dir(place::clone_root())
+        .spawn()
+        .context("running cargo")?;
+    if let Some(status) = interrupt.or(child.wait()).await {
+        return Ok(Ended::With(status?.code().unwrap_or(1)));
+    }
+    // A SIGTERM reached us alone: what cargo started must not outlive it.
+    if let Some(cargo) = child.id().and_then(|id| ProcessId::find(i32::try_from(id).ok()?)) {
+        let tree = cargo.tree();
+        for process in &tree {
+            process.signal(Signal::SIGTERM);
+        }
+        for process in tree {
+            if !process.wait_gone(Duration::from_secs(10)).await {
+                process.signal(Signal::SIGKILL);
+            }
+        }
+    }
+    child.wait().await?;
+    Ok(Ended::Interrupted)
+}

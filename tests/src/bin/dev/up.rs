@@ -1,0 +1,78 @@
+//! `dev up` and `dev down`: servers that outlive the command.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use e2e::progress::say;
+use e2e::servers::{self, Edition, Postgres, Profile, RabbitMq};
+
+use crate::interrupt::{self, Interrupt};
+
+const POSTGRES: &str = "up-postgres";
+const TIMESCALEDB: &str = "up-timescaledb";
+const RABBITMQ: &str = "up-rabbitmq";
+const DATABASE: &str = "usage_analytics";
+
+pub(crate) async fn up(plain: bool) -> Result<ExitCode> {
+    let mut interrupt = Interrupt::listen()?;
+    match interrupt.or(start(plain)).await {
+        Some(outcome) => outcome.map(|()| ExitCode::SUCCESS),
+        None => Ok(interrupt::exit_code()),
+    }
+}
+
+async fn start(plain: bool) -> Result<()> {
+    servers::remove_orphans().await?;
+    let (postgres, rabbitmq) = tokio::try_join!(find_or_start_postgres(plain), find_or_start_rabbitmq())?;
+    postgres.ensure_database(DATABASE).await?;
+    writeln!(
+        std::io::stdout(),
+        "export DATABASE_URL='{}'\nexport RABBITMQ_URL='{}'",
+        postgres.url(DATABASE),
+        rabbitmq.url()
+    )?;
+    postgres.detach()?;
+    rabbitmq.detach()
+}
+
+async fn find_or_start_postgres(plain: bool) -> Result<Postgres> {
+    // Each kind has its own data: a database that uses TimescaleDB does not open without it.
+    let (edition, name, other) = if plain || Postgres::timescaledb_version().is_none() {
+        (Edition::Plain, POSTGRES, TIMESCALEDB)
+    } else {
+        (Edition::Timescale, TIMESCALEDB, POSTGRES)
+    };
+    if let Some(mut other) = Postgres::attach(other)? {
+        say(format_args!(
+            "stopping PostgreSQL ({}) first",
+            other.edition().label()
+        ));
+        other.stop().await?;
+    }
+    if let Some(running) = Postgres::attach(name)? {
+        say(format_args!(
+            "PostgreSQL ({}) runs already on port {}",
+            edition.label(),
+            running.port()
+        ));
+        return Ok(running);
+    }
+    Postgres::start(name, edition, Profile::Modest, &[]).await
+}
+
+async fn find_or_start_rabbitmq() -> Result<RabbitMq> {
+    if let Some(running) = RabbitMq::attach(RABBITMQ)? {
+        say(format_args!("RabbitMQ runs already on port {}", running.port()));
+        return Ok(running);
+    }
+    RabbitMq::start(RABBITMQ, &[]).await
+}
+
+pub(crate) async fn down() -> Result<ExitCode> {
+    match servers::stop_all().await? {
+        0 => say("no server of this clone runs"),
+        n => say(format_args!("stopped {n} servers; their data stays")),
+    }
+    Ok(ExitCode::SUCCESS)
+}

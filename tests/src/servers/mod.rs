@@ -1,0 +1,66 @@
+//! Private servers, made from the distribution's packages: real ones, on their own ports, with their own
+//! data, and no effect on any server that the machine runs already.
+//!
+//! Each instance has a name and a folder ([`place`]), remembers its port and process in a state file
+//! there, and so can be found again by a later process ([`Postgres::attach`], [`RabbitMq::attach`]).
+//! Dropping one kills it, unless [`Postgres::detach`] or [`RabbitMq::detach`] let it go.
+
+pub mod place;
+mod postgres;
+mod rabbitmq;
+mod state;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+pub use postgres::{Edition, Postgres, Profile, connect};
+pub use rabbitmq::{MAX_MESSAGE_BYTES, RabbitMq};
+
+/// The last lines of a server's log, for an error message.
+fn log_tail(path: &Path) -> String {
+    const LINES: usize = 15;
+    let text = std::fs::read(path)
+        .map(|b| String::from_utf8_lossy(&b).into_owned())
+        .unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(LINES)..].join("\n  ");
+    if tail.is_empty() {
+        format!("{} is empty", path.display())
+    } else {
+        format!("the end of {}:\n  {tail}", path.display())
+    }
+}
+
+/// Stops every server of this clone, detached or left behind, and says which. The data stays.
+pub async fn stop_all() -> Result<usize> {
+    let mut stopped = 0;
+    for folder in place::all_folders() {
+        if let Some(mut server) = Postgres::attach_folder(folder.clone())? {
+            server.stop().await?;
+            stopped += 1;
+        }
+        if let Some(mut broker) = RabbitMq::attach_folder(folder.clone())? {
+            broker.stop().await?;
+            stopped += 1;
+        }
+    }
+    Ok(stopped)
+}
+
+/// Kills the servers whose owner ended without stopping them, and removes their data.
+pub async fn remove_orphans() -> Result<()> {
+    for folder in place::all_folders() {
+        if !postgres::is_orphan(&folder) && !rabbitmq::is_orphan(&folder) {
+            continue;
+        }
+        if let Some(server) = Postgres::attach_folder(folder.clone())? {
+            server.destroy().await?;
+        } else if let Some(broker) = RabbitMq::attach_folder(folder.clone())? {
+            broker.destroy().await?;
+        } else {
+            std::fs::remove_dir_all(&folder)?;
+        }
+    }
+    Ok(())
+}
