@@ -1,0 +1,63 @@
+# Commands of a developer's machine. `make` alone lists them.
+#
+# They need cargo; PostgreSQL and RabbitMQ come from the distribution's packages and are installed when
+# they are missing. Servers are private: own ports, own data, nothing that runs already is touched.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help packages up down demo test bench lint fmt
+
+# Where cargo builds to, wherever that is configured.
+TARGET = $(shell cargo metadata --no-deps --offline --format-version 1 2>/dev/null | \
+	sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+COMPOSE = docker compose --file deploy/compose.yaml
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+packages:
+	@deploy/local/install-packages.sh
+
+ifdef DOCKER
+up:
+	$(COMPOSE) up --detach --wait
+	@echo "export DATABASE_URL='postgres://postgres:postgres@127.0.0.1:5432/usage_analytics'"
+	@echo "export RABBITMQ_URL='amqp://guest:guest@127.0.0.1:5672/%2f'"
+
+down:
+	$(COMPOSE) down
+else
+up: packages ## Start a private PostgreSQL and RabbitMQ and print their URLs (DOCKER=1: in containers)
+	cargo run --package e2e --bin dev -- up
+
+down: ## Stop them; their data stays
+	cargo run --package e2e --bin dev -- down
+endif
+
+demo: packages ## Everything at work: servers, services, a month of usage, answers (DEMO_SECONDS=60 ends by itself)
+	cargo build --release --workspace --bins
+	@$(TARGET)/release/dev demo
+
+# Built as a whole first, so that the suite's own build finds everything compiled with the same features.
+test: packages ## All tests, on real servers, in both flavors where the server has TimescaleDB
+	cargo build --workspace --bins
+	@$(TARGET)/debug/dev test
+
+bench: packages ## Throughput, memory and latency of the real path
+	cargo build --release --workspace --bins
+	@$(TARGET)/release/dev bench
+
+lint: packages ## Formatting, clippy and the dependency policy
+	@if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then \
+		rustup component add rustfmt clippy || true; fi
+	@if cargo fmt --version >/dev/null 2>&1; then echo cargo fmt --check && cargo fmt --all --check; \
+		else echo '## SKIPPED: cargo fmt --check, as rustfmt is not installed ##'; fi
+	@if cargo clippy --version >/dev/null 2>&1; then \
+		echo cargo clippy && cargo clippy --workspace --all-targets -- -D warnings; \
+		else echo '## SKIPPED: cargo clippy, as it is not installed ##'; fi
+	@if cargo deny --version >/dev/null 2>&1; then \
+		echo cargo deny && cargo deny --all-features check bans licenses sources; \
+		else echo '## SKIPPED: cargo deny, as it is not installed (cargo install cargo-deny) ##'; fi
+
+fmt: ## Format the code
+	cargo fmt --all

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Installs from Debian's or Ubuntu's packages what the build and the private servers need, when it is
+# missing. Only programs are wanted: no cluster is created, no service started, and nothing that runs
+# already is touched. Silent when everything is there.
+set -euo pipefail
+
+POSTGRES_MIN=15
+
+newest_postgres() {
+    local dir newest=0
+    for dir in /usr/lib/postgresql/*/bin/initdb; do
+        [ -x "$dir" ] || continue
+        dir=${dir#/usr/lib/postgresql/}
+        [ "${dir%%/*}" -gt "$newest" ] && newest=${dir%%/*}
+    done
+    echo "$newest"
+}
+
+wanted=()
+# aws-lc, the cryptography of rustls, is C; everything else is Rust.
+command -v cc >/dev/null || wanted+=(gcc libc6-dev)
+command -v make >/dev/null || wanted+=(make)
+[ "$(newest_postgres)" -ge "$POSTGRES_MIN" ] || wanted+=(postgresql)
+command -v psql >/dev/null || wanted+=(postgresql-client)
+[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || wanted+=(rabbitmq-server)
+command -v runuser >/dev/null || wanted+=(util-linux)
+# psql comes with the server's package as well.
+[ ${#wanted[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "Missing: ${wanted[*]} (names of Debian's packages). Please install what corresponds to them here." >&2
+    exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null; then
+        echo "Missing packages: ${wanted[*]}. Run this as root, or install sudo." >&2
+        exit 1
+    fi
+    as_root=(sudo)
+fi
+
+cat >&2 <<END
+About to install from the distribution's packages: ${wanted[*]}
+  - with apt-get$([ ${#as_root[@]} -eq 0 ] || echo ' through sudo, which may ask for your password')
+  - only the programs: no database cluster is created and no service is started
+END
+
+# Everything that needs root runs in one piece, so that a temporary file can't be left behind by a
+# password that was not given.
+"${as_root[@]}" bash -s -- "${wanted[@]}" >&2 <<'ROOT'
+set -euo pipefail
+
+policy=/usr/sbin/policy-rc.d
+cluster=/etc/postgresql-common/createcluster.d/usage-analytics-no-cluster.conf
+saved=$(mktemp -d)
+made=()
+
+restore() {
+    rm -f "$policy" "$cluster"
+    if [ -e "$saved/policy-rc.d" ] || [ -L "$saved/policy-rc.d" ]; then
+        mv "$saved/policy-rc.d" "$policy"
+    fi
+    # Folders that were made for it and are empty again, deepest first.
+    for dir in "${made[@]}"; do rmdir "$dir" 2>/dev/null || true; done
+    rm -rf "$saved"
+}
+trap restore EXIT
+trap 'exit 130' INT TERM HUP
+
+if [ -e "$policy" ] || [ -L "$policy" ]; then
+    mv "$policy" "$saved/"
+fi
+# 101: "not allowed"; maintainer scripts ask it before they start, stop or restart a service.
+printf '#!/bin/sh\nexit 101\n' > "$policy"
+chmod 755 "$policy"
+
+for dir in /etc/postgresql-common /etc/postgresql-common/createcluster.d; do
+    [ -d "$dir" ] || { mkdir "$dir"; made=("$dir" "${made[@]}"); }
+done
+echo 'create_main_cluster = false' > "$cluster"
+
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends "$@"
+ROOT
+
+installed=$(newest_postgres)
+if [ "$installed" -lt "$POSTGRES_MIN" ]; then
+    echo "The distribution's PostgreSQL is version $installed; $POSTGRES_MIN or newer is needed (apt.postgresql.org has it)." >&2
+    exit 1
+fi
+echo "Installed." >&2
