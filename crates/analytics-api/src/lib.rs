@@ -1,1 +1,68 @@
-//! To be written.
+//! Answers questions about usage over HTTP, from read-only sessions.
+//!
+//! # The path of a request
+//! Around every handler are the [`middleware`](self)s: the request gets its id, is logged and measured by
+//! its route, and whatever fails gets a problem body. `routes` names every path and who may read it;
+//! `auth` proves the bearer token and gives the handler a permit; `params` reads the query string; the
+//! permit writes the question, `analytics_core` its SQL, `db` asks it, and `handlers::answer` shapes what
+//! came back. A handler that has no permit cannot write a question.
+//!
+//! # The application is a value
+//! [`Application::bind`] takes a port (0 takes any) and tells its address; [`Application::run`] serves until
+//! `shutdown` completes. The binary and the tests start the same value.
+
+mod auth;
+pub mod config;
+mod db;
+mod error;
+mod handlers;
+pub mod metrics;
+mod middleware;
+mod params;
+pub mod routes;
+mod server;
+
+pub use auth::KeysError;
+pub use server::{Application, StartError};
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use analytics_runtime::metrics_endpoint::MetricsEndpoint;
+use time::{Duration, OffsetDateTime};
+
+use auth::Authenticator;
+use config::Config;
+use db::Database;
+
+/// What every handler shares.
+pub(crate) struct App {
+    authenticator: Authenticator,
+    database: Database,
+    metrics: MetricsEndpoint,
+    raw_retention: Duration,
+    delayed_seconds: f64,
+    shutting_down: AtomicBool,
+}
+
+impl App {
+    fn new(config: &Config, metrics: MetricsEndpoint) -> Result<Self, StartError> {
+        Ok(Self {
+            authenticator: Authenticator::new(&config.jwt)?,
+            database: Database::new(&config.database, config.pool_size)?,
+            metrics,
+            raw_retention: Duration::days(i64::from(config.raw_retention_days)),
+            delayed_seconds: config.delayed_seconds,
+            shutting_down: AtomicBool::new(false),
+        })
+    }
+
+    /// From when on all raw events are still stored, with a day to spare for the maintenance that drops
+    /// them a day at a time.
+    fn raw_since(&self, now: OffsetDateTime) -> OffsetDateTime {
+        now - self.raw_retention + Duration::DAY
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Relaxed)
+    }
+}

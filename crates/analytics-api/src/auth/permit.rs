@@ -1,0 +1,95 @@
+//! What a caller may read on the route that was matched.
+//!
+//! [`Permit`] is an extractor: a handler that takes one runs for permitted callers only, and only a permit
+//! can write a [`Question`], so no handler can ask about an organization that the caller may not read.
+//! A route that is not in the table, or is public there, gives no permit at all.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
+use analytics_core::query::{Filter, Question, Scope};
+use analytics_core::range::TimeRange;
+use tracing::info;
+use uuid::Uuid;
+
+use super::principal::{Principal, Role};
+use crate::App;
+use crate::error::ApiError;
+use crate::metrics;
+use crate::params;
+use crate::routes::{self, Readers};
+
+/// Leave to read one scope, or one user's part of it.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    scope: Scope,
+    /// The only user whose requests may be read.
+    only_user: Option<Uuid>,
+}
+
+impl Permit {
+    /// The question about what may be read; refuses a filter that names anybody else.
+    pub(crate) fn question(&self, range: TimeRange, mut filter: Filter) -> Result<Question, ApiError> {
+        if let Some(user_id) = self.only_user {
+            if filter.user_ids.iter().any(|asked| *asked != user_id) {
+                return Err(ApiError::Forbidden);
+            }
+            filter.user_ids = vec![user_id];
+        }
+        Ok(Question { scope: self.scope, range, filter })
+    }
+
+    /// Holds a caller against the readers of a route. `org_id` is the path's, as text: for those who may
+    /// read one organization, anything else is refused in the same way, be it a UUID or not.
+    fn decide(principal: &Principal, readers: Readers, org_id: Option<&str>) -> Result<Self, ApiError> {
+        let own = |own: Uuid| match org_id.and_then(params::uuid) {
+            Some(asked) if asked == own => Ok(Scope::Organization(own)),
+            _ => Err(ApiError::Forbidden),
+        };
+        let (scope, only_user) = match (readers, principal.role) {
+            (Readers::SystemAdmins, Role::SystemAdmin) => (Scope::System, None),
+            (Readers::Members | Readers::OrgAdmins, Role::SystemAdmin) => {
+                (Scope::Organization(params::organization(org_id.unwrap_or_default())?), None)
+            }
+            (Readers::Members | Readers::OrgAdmins, Role::OrgAdmin { org_id }) => (own(org_id)?, None),
+            (Readers::Members, Role::OrgUser { org_id, user_id }) => (own(org_id)?, Some(user_id)),
+            _ => return Err(ApiError::Forbidden),
+        };
+        Ok(Self { scope, only_user })
+    }
+}
+
+impl FromRequest for Permit {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let app = request.app_data::<web::Data<App>>().ok_or(ApiError::Internal)?;
+            let pattern = request.match_pattern().ok_or(ApiError::Internal)?;
+            let readers = routes::readers(&pattern).ok_or(ApiError::Internal)?;
+            let principal = app.authenticator.authenticate(request.headers()).await.inspect_err(|error| {
+                if let ApiError::Unauthenticated(fault) = error {
+                    metrics::token_refused(*fault);
+                }
+            })?;
+            let permit = Self::decide(&principal, readers, request.match_info().get("org_id"))?;
+            if principal.role == Role::SystemAdmin {
+                audit(&principal, permit.scope, &pattern);
+            }
+            Ok(permit)
+        })
+    }
+}
+
+/// A read across organizations is written down before it happens.
+fn audit(principal: &Principal, scope: Scope, route: &str) {
+    let organization = match scope {
+        Scope::System => "all".to_owned(),
+        Scope::Organization(org_id) => org_id.to_string(),
+    };
+    info!(target: "audit", subject = %principal.subject, organization, route, "cross-organization read");
+}

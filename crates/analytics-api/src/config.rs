@@ -1,0 +1,238 @@
+//! What can be set, with its default, and the rules between keys.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use analytics_runtime::postgres::Database;
+use analytics_runtime::settings::{Key, Settings, SettingsError};
+use reqwest::Url;
+
+/// Every key of this service besides the shared ones.
+pub const KEYS: &[Key] = &[
+    Key { name: "PORT", default: Some("8080"), help: "TCP port of the API; 0 takes any free one" },
+    Key {
+        name: "DATABASE_URL",
+        default: None,
+        help: "postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=path; a role that \
+               may SELECT is enough",
+    },
+    Key { name: "DATABASE_POOL_SIZE", default: Some("10"), help: "connections to PostgreSQL, 1 to 500" },
+    Key {
+        name: "JWT_SECRET",
+        default: None,
+        help: "key of HS256 tokens, at least 32 bytes; or JWT_JWKS_FILE, or JWT_JWKS_URL",
+    },
+    Key {
+        name: "JWT_JWKS_FILE",
+        default: None,
+        help: "path of a JSON Web Key Set with keys of RS256, ES256 or EdDSA tokens; read once, at start",
+    },
+    Key {
+        name: "JWT_JWKS_URL",
+        default: None,
+        help: "http(s) address of such a set; read again every 10 minutes, and when a token names an unknown key",
+    },
+    Key { name: "JWT_ISSUER", default: None, help: "the `iss` that tokens must have, when set" },
+    Key {
+        name: "JWT_AUDIENCE",
+        default: None,
+        help: "the `aud` that tokens must have, when set; when not, a token that names an audience is refused",
+    },
+    Key {
+        name: "JWT_LEEWAY_SECONDS",
+        default: Some("30"),
+        help: "how far the clocks of this service and the token's issuer may differ, 0 to 300",
+    },
+    Key {
+        name: "RAW_RETENTION_DAYS",
+        default: Some("90"),
+        help: "how long the database keeps raw events, in days, 2 to 3650: the value that maintenance has",
+    },
+    Key {
+        name: "FRESHNESS_DELAYED_SECONDS",
+        default: Some("60"),
+        help: "from which age on an answer calls itself delayed, in seconds, 1 to 86400",
+    },
+    Key {
+        name: "SHUTDOWN_DELAY_SECONDS",
+        default: Some("5"),
+        help: "how long /ready says no before the server stops, so that load balancers notice; 0 to 300",
+    },
+];
+
+/// What the service runs with.
+#[derive(Clone)]
+pub struct Config {
+    /// Where to listen, on all interfaces; 0 takes any free port.
+    pub port: u16,
+    /// The database.
+    pub database: Database,
+    /// Connections to it.
+    pub pool_size: usize,
+    /// How tokens are proven.
+    pub jwt: JwtConfig,
+    /// How long raw events are kept.
+    pub raw_retention_days: u16,
+    /// From which age on an answer is delayed.
+    pub delayed_seconds: f64,
+    /// How long readiness is false before the server stops.
+    pub shutdown_delay: Duration,
+}
+
+/// How tokens are proven.
+#[derive(Debug, Clone)]
+pub struct JwtConfig {
+    /// Where keys come from.
+    pub keys: KeySource,
+    /// The issuer that tokens must name.
+    pub issuer: Option<String>,
+    /// The audience that tokens must name.
+    pub audience: Option<String>,
+    /// How far clocks may differ.
+    pub leeway_seconds: u64,
+}
+
+/// Where keys come from, exactly one of these.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// HS256 with this secret.
+    Secret(Secret),
+    /// RS256, ES256 or EdDSA with the keys in this file.
+    File(PathBuf),
+    /// RS256, ES256 or EdDSA with the keys at this address.
+    Url(Url),
+}
+
+/// A secret that is never printed.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// RFC 7518, section 3.2: a key as long as the hash, at least.
+    const MIN_BYTES: usize = 32;
+
+    /// The secret's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// If a value is missing or not valid, or there is not exactly one source of keys.
+    pub fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
+        let url: String = settings.required("DATABASE_URL")?;
+        Ok(Self {
+            port: settings.required("PORT")?,
+            database: Database::parse(&url)
+                .map_err(|error| settings.invalid("DATABASE_URL", error.to_string()))?,
+            pool_size: settings.within("DATABASE_POOL_SIZE", 1..=500)?,
+            jwt: JwtConfig::from_settings(settings)?,
+            raw_retention_days: settings.within("RAW_RETENTION_DAYS", 2..=3650)?,
+            delayed_seconds: settings.within("FRESHNESS_DELAYED_SECONDS", 1.0..=86_400.0)?,
+            shutdown_delay: Duration::from_secs(settings.within("SHUTDOWN_DELAY_SECONDS", 0..=300)?),
+        })
+    }
+}
+
+impl JwtConfig {
+    fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
+        Ok(Self {
+            keys: KeySource::from_settings(settings)?,
+            issuer: settings.optional("JWT_ISSUER")?,
+            audience: settings.optional("JWT_AUDIENCE")?,
+            leeway_seconds: settings.within("JWT_LEEWAY_SECONDS", 0..=300)?,
+        })
+    }
+}
+
+impl KeySource {
+    fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
+        let secret: Option<String> = settings.optional("JWT_SECRET")?;
+        let file: Option<PathBuf> = settings.optional("JWT_JWKS_FILE")?;
+        let url: Option<Url> = settings.optional("JWT_JWKS_URL")?;
+        match (secret, file, url) {
+            (Some(secret), None, None) => {
+                if secret.len() < Secret::MIN_BYTES {
+                    return Err(settings.invalid("JWT_SECRET", "it has fewer than 32 bytes"));
+                }
+                Ok(Self::Secret(Secret(secret)))
+            }
+            (None, Some(path), None) => Ok(Self::File(path)),
+            (None, None, Some(url)) if matches!(url.scheme(), "http" | "https") => Ok(Self::Url(url)),
+            (None, None, Some(_)) => {
+                Err(settings.invalid("JWT_JWKS_URL", "it is neither an http nor an https address"))
+            }
+            (None, None, None) => Err(settings.invalid(
+                "JWT_SECRET",
+                "no key is configured: exactly one of JWT_SECRET, JWT_JWKS_FILE and JWT_JWKS_URL must be set",
+            )),
+            _ => Err(settings.invalid(
+                "JWT_SECRET",
+                "exactly one of JWT_SECRET, JWT_JWKS_FILE and JWT_JWKS_URL must be set, not several",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn load(variables: &[(&str, &str)]) -> Result<Config, SettingsError> {
+        analytics_runtime::tls::install_provider();
+        let database = ("DATABASE_URL", "postgres://reader@127.0.0.1:1/usage");
+        let variables = variables.iter().chain([&database]);
+        let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::from_settings(&Settings::from_map(KEYS, variables)?)
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let config = load(&[("JWT_SECRET", SECRET)]).unwrap();
+        assert_eq!((config.port, config.pool_size, config.raw_retention_days), (8080, 10, 90));
+        assert_eq!((config.jwt.leeway_seconds, config.jwt.issuer), (30, None));
+        assert_eq!((config.delayed_seconds, config.shutdown_delay), (60.0, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn exactly_one_source_of_keys() {
+        let refused = |variables: &[(&str, &str)]| load(variables).unwrap_err().to_string();
+        for variables in [
+            &[][..],
+            &[("JWT_SECRET", "")],
+            &[("JWT_SECRET", SECRET), ("JWT_JWKS_FILE", "keys.json")],
+            &[("JWT_SECRET", SECRET), ("JWT_JWKS_URL", "https://idp.example/keys")],
+            &[("JWT_JWKS_FILE", "keys.json"), ("JWT_JWKS_URL", "https://idp.example/keys")],
+        ] {
+            let message = refused(variables);
+            for key in ["JWT_SECRET", "JWT_JWKS_FILE", "JWT_JWKS_URL"] {
+                assert!(message.contains(key), "{variables:?}: {message}");
+            }
+        }
+        assert!(refused(&[("JWT_SECRET", &SECRET[1..])]).contains("32 bytes"));
+        assert!(refused(&[("JWT_JWKS_URL", "ftp://idp.example/keys")]).contains("JWT_JWKS_URL"));
+        assert!(load(&[("JWT_JWKS_URL", "https://idp.example/keys")]).is_ok());
+        assert!(load(&[("JWT_JWKS_FILE", "keys.json")]).is_ok());
+    }
+
+    #[test]
+    fn no_secret_is_printed() {
+        let config = load(&[("JWT_SECRET", SECRET)]).unwrap();
+        assert!(!format!("{:?}", config.jwt).contains(SECRET));
+        let short = load(&[("JWT_SECRET", "s3cret")]).unwrap_err();
+        assert!(!format!("{short:?} {short}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,245 @@
+//! The one door to the database, and the only place where a query runs.
+//!
+//! A question has 900 ms to reach the database: a connection from the pool, opened if need be, and the
+//! first answer on it. That first answer is the freshness statement, which is sent ahead of the question
+//! on the same connection without waiting in between. So it costs no round trip, its claim is never newer
+//! than the data, and a connection that leads nowhere any more (a failover, a partition) shows at once.
+//! The question itself may then take as long as the statement timeout lets it.
+//!
+//! A connection goes back to the pool only when everything that was sent on it has been answered; after an
+//! error, a deadline, or a caller that hung up, it is thrown away.
+
+use std::time::Duration;
+
+use analytics_core::query::{Param, Statement, freshness};
+use analytics_runtime::postgres::Database as Address;
+use analytics_runtime::schema::{self, SchemaError};
+use deadpool_postgres::{BuildError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use tokio::time::{Instant, error::Elapsed, timeout_at};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+use tracing::{error, warn};
+
+use crate::error::{ApiError, Dependency};
+use crate::metrics;
+
+/// Within a second, a dashboard shall know that the database is away.
+const REACH_TIMEOUT: Duration = Duration::from_millis(900);
+/// The server's own limit for a statement.
+const STATEMENT_TIMEOUT: &str = "5s";
+/// Behind the server's: only a connection that leads nowhere gets this far.
+const QUERY_TIMEOUT: Duration = Duration::from_millis(5_500);
+
+/// What every session is set to. `DATABASE_URL` may set other parameters, not these.
+const SESSION: [(&str, &str); 4] = [
+    // Whatever the role may do: this service reads.
+    ("default_transaction_read_only", "on"),
+    ("statement_timeout", STATEMENT_TIMEOUT),
+    // A generic plan cannot know which partitions or chunks a range excludes.
+    ("plan_cache_mode", "force_custom_plan"),
+    // Compiling a plan takes longer than running any of ours.
+    ("jit", "off"),
+];
+
+/// The pool of read-only sessions.
+pub(crate) struct Database {
+    pool: Pool,
+}
+
+/// What came back for a question.
+pub(crate) struct Read {
+    pub(crate) freshness: freshness::Freshness,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// Why no question can be answered now.
+pub(crate) enum Unready {
+    /// It cannot be reached.
+    Database,
+    /// It can, but its schema is not the one that this build reads.
+    Schema(String),
+}
+
+/// Why a statement has no rows.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("no connection: {0}")]
+    Pool(#[from] PoolError),
+    #[error("no answer in time")]
+    Deadline(#[from] Elapsed),
+    #[error("{}", described(.0))]
+    Query(#[from] tokio_postgres::Error),
+    #[error("no row of freshness")]
+    NoFreshness,
+    #[error("{0}")]
+    Row(#[from] analytics_core::query::RowError),
+}
+
+impl Database {
+    /// A pool that connects when it is first asked.
+    pub(crate) fn new(address: &Address, size: usize) -> Result<Self, BuildError> {
+        let address =
+            address.clone().session("analytics-api", &SESSION).connect_timeout(REACH_TIMEOUT);
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(address.config().clone(), address.tls(), recycling);
+        Ok(Self { pool: Pool::builder(manager).max_size(size).build()? })
+    }
+
+    /// Asks a question, and how fresh its answer is.
+    pub(crate) async fn ask(&self, statement: &Statement) -> Result<Read, ApiError> {
+        self.read(statement).await.map_err(|error| {
+            let answer = error.answer();
+            match answer {
+                ApiError::Internal => error!(query = statement.name, %error, "query failed"),
+                _ => warn!(query = statement.name, %error, "query not answered"),
+            }
+            answer
+        })
+    }
+
+    async fn read(&self, statement: &Statement) -> Result<Read, ReadError> {
+        let reached_by = Instant::now() + REACH_TIMEOUT;
+        let lease = self.lease(reached_by).await?;
+        let freshness_statement = freshness::statement();
+        let answered_by = Instant::now() + QUERY_TIMEOUT;
+        // In this order, which is the order in which they are sent.
+        let (freshness_rows, rows) = tokio::try_join!(
+            biased;
+            run(&lease, &freshness_statement, reached_by),
+            run(&lease, statement, answered_by),
+        )?;
+        lease.give_back();
+        let freshness_row = freshness_rows.first().ok_or(ReadError::NoFreshness)?;
+        Ok(Read { freshness: freshness::answer(freshness_row)?, rows })
+    }
+
+    /// Whether a question could be answered now.
+    pub(crate) async fn ready(&self) -> Result<(), Unready> {
+        let reached_by = Instant::now() + REACH_TIMEOUT;
+        let lease = self.lease(reached_by).await.map_err(|error| {
+            warn!(%error, "database not reached");
+            Unready::Database
+        })?;
+        match timeout_at(reached_by, schema::check(&lease)).await {
+            Ok(Ok(())) => {
+                lease.give_back();
+                Ok(())
+            }
+            Ok(Err(SchemaError::Database(error))) => {
+                warn!(error = described(&error), "schema version not read");
+                Err(Unready::Database)
+            }
+            Ok(Err(error)) => Err(Unready::Schema(error.to_string())),
+            Err(_) => Err(Unready::Database),
+        }
+    }
+
+    /// Puts the pool's size into the metrics.
+    pub(crate) fn report_pool(&self) {
+        let status = self.pool.status();
+        metrics::pool_holds(status.size, status.available);
+    }
+
+    async fn lease(&self, by: Instant) -> Result<Lease, ReadError> {
+        let began = Instant::now();
+        let got = timeout_at(by, self.pool.get()).await;
+        let outcome = match &got {
+            Ok(Ok(_)) => "ok",
+            Ok(Err(_)) => "error",
+            Err(_) => "timeout",
+        };
+        metrics::pool_waited(outcome, began.elapsed());
+        Ok(Lease(Some(got??)))
+    }
+}
+
+/// A connection that is thrown away when it is dropped, unless it is given back.
+struct Lease(Option<Object>);
+
+impl Lease {
+    /// Everything that was sent has been answered: the pool may have it again.
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.0.as_ref().expect("a lease is empty only while it is being given back or dropped")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+/// Parses, binds and runs a statement in one round trip; nothing is prepared, so nothing goes stale.
+async fn run(client: &Client, statement: &Statement, by: Instant) -> Result<Vec<Row>, ReadError> {
+    let began = Instant::now();
+    let values: Vec<(&(dyn ToSql + Sync), Type)> =
+        statement.param_refs().into_iter().zip(statement.params.iter().map(sql_type)).collect();
+    let got = timeout_at(by, client.query_typed(&statement.sql, &values)).await;
+    let outcome = match &got {
+        Ok(Ok(_)) => "ok",
+        Ok(Err(error)) if error.code() == Some(&SqlState::QUERY_CANCELED) => "timeout",
+        Ok(Err(_)) => "error",
+        Err(_) => "timeout",
+    };
+    metrics::queried(statement.name, outcome, began.elapsed());
+    Ok(got??)
+}
+
+fn sql_type(param: &Param) -> Type {
+    match param {
+        Param::Time(_) => Type::TIMESTAMPTZ,
+        Param::Id(_) => Type::UUID,
+        Param::Ids(_) => Type::UUID_ARRAY,
+        Param::Texts(_) => Type::TEXT_ARRAY,
+        Param::Number(_) => Type::INT8,
+    }
+}
+
+impl ReadError {
+    /// What the caller is told.
+    fn answer(&self) -> ApiError {
+        match self {
+            Self::Pool(_) | Self::Deadline(_) => ApiError::Unavailable(Dependency::Database),
+            Self::Query(error) => match error.code() {
+                None => ApiError::Unavailable(Dependency::Database),
+                Some(code) => of_state(code),
+            },
+            Self::NoFreshness | Self::Row(_) => ApiError::Internal,
+        }
+    }
+}
+
+/// What an SQLSTATE means to the caller: later, shorter, or never.
+fn of_state(code: &SqlState) -> ApiError {
+    if code == &SqlState::QUERY_CANCELED {
+        return ApiError::TooSlow;
+    }
+    // A relation or column that is not there is a schema that was not migrated, or was for another build.
+    if [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN].contains(code) {
+        return ApiError::Unavailable(Dependency::Schema);
+    }
+    // Connection, login, transaction, resources, object state, operator's intervention, system: they pass.
+    match code.code().get(..2) {
+        Some("08" | "28" | "40" | "53" | "55" | "57" | "58") => ApiError::Unavailable(Dependency::Database),
+        _ => ApiError::Internal,
+    }
+}
+
+/// The server's own words and code: tokio-postgres prints `db error` alone.
+fn described(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => error.to_string(),
+    }
+}

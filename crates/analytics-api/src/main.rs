@@ -1,0 +1,24 @@
+//! The `analytics-api` service.
+
+use analytics_api::Application;
+use analytics_api::config::{Config, KEYS};
+use analytics_runtime::metrics_endpoint::MetricsEndpoint;
+use analytics_runtime::settings::Settings;
+use analytics_runtime::{logging, shutdown, tls};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tls::install_provider();
+    let settings = Settings::load(KEYS)?;
+    logging::init(&settings)?;
+    let config = Config::from_settings(&settings)?;
+    let application = Application::bind(&config, MetricsEndpoint::install()?)?;
+    application
+        .run(async {
+            if let Err(error) = shutdown::signalled().await {
+                tracing::error!(%error, "cannot listen for signals; stopping");
+            }
+        })
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! Every route, and who may read it.
+
+use actix_web::web::{self, ServiceConfig};
+use analytics_core::query::Dimension;
+
+use crate::handlers::{probes, ranking, usage};
+
+/// Who may read what a route answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Anybody; nothing about usage is in it.
+    Everybody,
+    /// The organization's admins, and its users as far as their own requests go.
+    Members,
+    /// The organization's admins.
+    OrgAdmins,
+    /// System admins, who may read all of the above as well.
+    SystemAdmins,
+}
+
+/// One line of the table. All routes answer GET.
+pub struct Entry {
+    /// The path, with its parameters in braces.
+    pub path: &'static str,
+    /// Who may read it.
+    pub readers: Readers,
+    handler: fn() -> actix_web::Route,
+}
+
+/// The table.
+#[rustfmt::skip]
+pub const TABLE: [Entry; 9] = [
+    Entry { path: "/api/v1/analytics/orgs/{org_id}/usage",  readers: Readers::Members,      handler: || web::get().to(usage::usage) },
+    Entry { path: "/api/v1/analytics/orgs/{org_id}/users",  readers: Readers::OrgAdmins,    handler: || by(Dimension::User) },
+    Entry { path: "/api/v1/analytics/orgs/{org_id}/models", readers: Readers::Members,      handler: || by(Dimension::Model) },
+    Entry { path: "/api/v1/analytics/system/usage",         readers: Readers::SystemAdmins, handler: || web::get().to(usage::usage) },
+    Entry { path: "/api/v1/analytics/system/orgs",          readers: Readers::SystemAdmins, handler: || by(Dimension::Organization) },
+    Entry { path: "/api/v1/analytics/system/models",        readers: Readers::SystemAdmins, handler: || by(Dimension::Model) },
+    Entry { path: "/health",                                readers: Readers::Everybody,    handler: || web::get().to(probes::health) },
+    Entry { path: "/ready",                                 readers: Readers::Everybody,    handler: || web::get().to(probes::ready) },
+    Entry { path: "/metrics",                               readers: Readers::Everybody,    handler: || web::get().to(probes::metrics) },
+];
+
+/// Registers the table.
+pub(crate) fn configure(service: &mut ServiceConfig) {
+    for entry in &TABLE {
+        service.service(web::resource(entry.path).route((entry.handler)()));
+    }
+}
+
+/// Who may read the route of this pattern.
+pub(crate) fn readers(pattern: &str) -> Option<Readers> {
+    TABLE.iter().find(|entry| entry.path == pattern).map(|entry| entry.readers)
+}
+
+fn by(dimension: Dimension) -> actix_web::Route {
+    web::get().to(move |permit, request, app| ranking::ranking(dimension, permit, request, app))
+}
