@@ -1,1 +1,11 @@
-//! To be written.
+//! What both services need to run and neither should have its own version of: [`settings`] read once,
+//! [`logging`], the [`metrics_endpoint`], [`postgres`] over TLS, the [`schema`] check at start, and the
+//! [`shutdown`] signal.
+
+pub mod logging;
+pub mod metrics_endpoint;
+pub mod postgres;
+pub mod schema;
+pub mod settings;
+pub mod shutdown;
+pub mod tls;

@@ -1,0 +1,32 @@
+//! Logs: one line an event on standard error, as JSON for machines or as text for people.
+//!
+//! What is logged is said once, where it is handled. Never logged: tokens, connection strings,
+//! messages' bodies, or what a field of one held.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::{Settings, SettingsError};
+
+/// Starts logging as `LOG_LEVEL` and `LOG_FORMAT` say.
+///
+/// # Errors
+/// If one of them is not valid.
+pub fn init(settings: &Settings) -> Result<(), SettingsError> {
+    let level: String = settings.required("LOG_LEVEL")?;
+    let filter =
+        EnvFilter::try_new(&level).map_err(|error| settings.invalid("LOG_LEVEL", error.to_string()))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // A second start in one process (tests) keeps the first's logging.
+    let _ = match settings.text("LOG_FORMAT") {
+        Some("json") => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init(),
+        Some("text") => lines.try_init(),
+        _ => return Err(settings.invalid("LOG_FORMAT", "must be json or text")),
+    };
+    Ok(())
+}

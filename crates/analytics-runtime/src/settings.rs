@@ -1,0 +1,284 @@
+//! Settings: read once at start, from the environment and an optional TOML file, every key declared.
+//!
+//! The environment wins over the file named by `CONFIG_FILE`. A key of the file that no service knows
+//! stops the start, and so does a value that does not parse; the message names the key and what it may
+//! be. Values never appear in a message: some are secrets.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use config::{Config, Environment, File, FileFormat};
+
+/// A setting that a service knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name in the environment; in the file as well, there in either case.
+    pub name: &'static str,
+    /// What it is when it is not set; `None`: then there is none.
+    pub default: Option<&'static str>,
+    /// What it means, with its unit and range.
+    pub help: &'static str,
+}
+
+/// Keys that both services know.
+pub const SHARED_KEYS: &[Key] = &[
+    Key {
+        name: "LOG_LEVEL",
+        default: Some("info"),
+        help: "error, warn, info, debug, trace, or a filter such as info,ingest_worker=debug",
+    },
+    Key {
+        name: "LOG_FORMAT",
+        default: Some("json"),
+        help: "json (one object a line) or text",
+    },
+    Key {
+        name: "CONFIG_FILE",
+        default: None,
+        help: "path of a TOML file with any of these keys; the environment wins over it",
+    },
+];
+
+/// The values of the declared keys.
+#[derive(Clone)]
+pub struct Settings {
+    keys: Vec<Key>,
+    values: BTreeMap<&'static str, String>,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A key without a default is not set.
+    #[error("{name} must be set: {help}")]
+    Missing {
+        /// The key.
+        name: &'static str,
+        /// What it means.
+        help: &'static str,
+    },
+    /// A value that is not what the key takes.
+    #[error("{name} is not valid ({problem}); it is: {help}")]
+    Invalid {
+        /// The key.
+        name: &'static str,
+        /// What is wrong with it; holds nothing of the value.
+        problem: String,
+        /// What it may be.
+        help: &'static str,
+    },
+    /// The file has a key that this service does not know.
+    #[error("CONFIG_FILE has the unknown key {name:?}; known are: {known}")]
+    Unknown {
+        /// The key in the file.
+        name: String,
+        /// All keys.
+        known: String,
+    },
+    /// The file cannot be read or is no TOML.
+    #[error("CONFIG_FILE cannot be read: {0}")]
+    File(String),
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be secrets.
+        f.debug_set().entries(self.values.keys()).finish()
+    }
+}
+
+impl Settings {
+    /// Reads `keys` and the shared ones from the environment and the file that it names.
+    ///
+    /// # Errors
+    /// If the file cannot be read or has a key that is not declared.
+    pub fn load(keys: &[Key]) -> Result<Self, SettingsError> {
+        Self::from_map(
+            keys,
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )
+    }
+
+    /// The same from given variables in place of the environment.
+    ///
+    /// # Errors
+    /// If the file cannot be read or has a key that is not declared.
+    pub fn from_map(
+        keys: &[Key],
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, SettingsError> {
+        let keys: Vec<Key> = keys.iter().chain(SHARED_KEYS).copied().collect();
+        let declared = |name: &str| {
+            keys.iter()
+                .find(|key| key.name.eq_ignore_ascii_case(name))
+                .map(|k| k.name)
+        };
+        // Unfiltered, `config` would take in every variable of the environment.
+        let environment: std::collections::HashMap<String, String> = variables
+            .into_iter()
+            .filter(|(name, value)| declared(name) == Some(name) && !value.is_empty())
+            .collect();
+        let mut builder = Config::builder();
+        if let Some(path) = environment.get("CONFIG_FILE") {
+            builder = builder.add_source(File::new(path, FileFormat::Toml));
+        }
+        let merged: BTreeMap<String, String> = builder
+            .add_source(Environment::default().source(Some(environment)))
+            .build()
+            .and_then(Config::try_deserialize)
+            .map_err(|error| SettingsError::File(error.to_string()))?;
+        let mut values = BTreeMap::new();
+        for (name, value) in merged {
+            let known = declared(&name).ok_or_else(|| SettingsError::Unknown {
+                name,
+                known: keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", "),
+            })?;
+            values.insert(known, value);
+        }
+        Ok(Self { keys, values })
+    }
+
+    fn key(&self, name: &str) -> Option<&Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// The text of a key: what is set, or its default.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.values
+            .get(name)
+            .map(String::as_str)
+            .or_else(|| self.key(name).and_then(|key| key.default))
+    }
+
+    /// The value of a key that may be unset and has no default.
+    ///
+    /// # Errors
+    /// If the value does not parse.
+    pub fn optional<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> Result<Option<T>, SettingsError> {
+        self.text(name)
+            .map(|text| {
+                text.parse()
+                    .map_err(|error: T::Err| self.invalid(name, error.to_string()))
+            })
+            .transpose()
+    }
+
+    /// The value of a key, set or by default.
+    ///
+    /// # Errors
+    /// If there is none, or it does not parse.
+    pub fn required<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> Result<T, SettingsError> {
+        self.optional(name)?.ok_or_else(|| match self.key(name) {
+            Some(key) => SettingsError::Missing {
+                name: key.name,
+                help: key.help,
+            },
+            None => self.invalid(name, "this service declares no such key".to_owned()),
+        })
+    }
+
+    /// The value of a key that has a smallest and a largest value.
+    ///
+    /// # Errors
+    /// If there is none, it does not parse, or it is outside.
+    pub fn within<T>(&self, name: &str, range: std::ops::RangeInclusive<T>) -> Result<T, SettingsError>
+    where
+        T: FromStr<Err: fmt::Display> + PartialOrd + fmt::Display,
+    {
+        let value = self.required(name)?;
+        if range.contains(&value) {
+            return Ok(value);
+        }
+        Err(self.invalid(name, format!("must be {} to {}", range.start(), range.end())))
+    }
+
+    /// The error for a value that parses but cannot be used.
+    #[must_use]
+    pub fn invalid(&self, name: &str, problem: impl Into<String>) -> SettingsError {
+        let (name, help) = self
+            .key(name)
+            .map_or(("?", "undeclared"), |key| (key.name, key.help));
+        SettingsError::Invalid {
+            name,
+            problem: problem.into(),
+            help,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &[Key] = &[
+        Key {
+            name: "PORT",
+            default: Some("8080"),
+            help: "TCP port",
+        },
+        Key {
+            name: "DATABASE_URL",
+            default: None,
+            help: "postgres://user:password@host/database",
+        },
+    ];
+
+    fn load(variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        Settings::from_map(
+            KEYS,
+            variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
+        )
+    }
+
+    #[test]
+    fn environment_over_file_over_default() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("settings.toml");
+        std::fs::write(&file, "port = 1\nDATABASE_URL = \"postgres://file\"\n").unwrap();
+        let file = file.to_str().unwrap();
+        let settings = load(&[("CONFIG_FILE", file), ("PORT", "2"), ("PATH", "/bin")]).unwrap();
+        assert_eq!(settings.required::<u16>("PORT").unwrap(), 2);
+        assert_eq!(settings.text("DATABASE_URL"), Some("postgres://file"));
+        assert_eq!(load(&[]).unwrap().required::<u16>("PORT").unwrap(), 8080);
+    }
+
+    #[test]
+    fn errors_name_the_key_and_not_the_value() {
+        let error = load(&[("PORT", "s3cret")])
+            .unwrap()
+            .required::<u16>("PORT")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("PORT") && error.contains("TCP port") && !error.contains("s3cret"),
+            "{error}"
+        );
+        let error = load(&[])
+            .unwrap()
+            .required::<String>("DATABASE_URL")
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("DATABASE_URL must be set"), "{error}");
+        let error = load(&[("PORT", "0")])
+            .unwrap()
+            .within::<u16>("PORT", 1..=9)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("must be 1 to 9"), "{error}");
+    }
+
+    #[test]
+    fn unknown_keys_of_the_file_stop_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("settings.toml");
+        std::fs::write(&file, "prot = 1\n").unwrap();
+        let error = load(&[("CONFIG_FILE", file.to_str().unwrap())])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("prot") && error.contains("PORT"), "{error}");
+        assert!(load(&[("CONFIG_FILE", "/nonexistent.toml")]).is_err());
+    }
+}
