@@ -24,7 +24,6 @@ command -v make >/dev/null || wanted+=(make)
 command -v psql >/dev/null || wanted+=(postgresql-client)
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || wanted+=(rabbitmq-server)
 command -v runuser >/dev/null || wanted+=(util-linux)
-# psql comes with the server's package as well.
 [ ${#wanted[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
@@ -80,9 +79,21 @@ for dir in /etc/postgresql-common /etc/postgresql-common/createcluster.d; do
 done
 echo 'create_main_cluster = false' > "$cluster"
 
+# A broker that starts with the next boot would be a service as well. PostgreSQL's unit starts clusters,
+# and there is none.
+enabled() { systemctl is-enabled --quiet "$1" 2>/dev/null; }
+new_units=()
+for unit in rabbitmq-server.service epmd.socket epmd.service; do
+    enabled "$unit" || new_units+=("$unit")
+done
+
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
 apt-get install -q -y --no-install-recommends "$@"
+
+for unit in "${new_units[@]}"; do
+    if enabled "$unit"; then systemctl disable --quiet "$unit"; fi
+done
 ROOT
 
 installed=$(newest_postgres)
