@@ -1,0 +1,187 @@
+-- Every table as a plain one. V2 makes hypertables or partitioned tables of those that grow with time.
+
+CREATE TABLE usage_events (
+    time          timestamptz    NOT NULL,
+    event_id      uuid           NOT NULL,
+    org_id        uuid           NOT NULL,
+    user_id       uuid           NOT NULL,
+    api_key_id    uuid           NOT NULL,
+    model_name    varchar(255)   NOT NULL,
+    input_tokens  integer        NOT NULL,
+    output_tokens integer        NOT NULL,
+    total_tokens  integer        NOT NULL,
+    cost          numeric(20,10) NOT NULL,
+    latency_ms    integer,
+    status        varchar(50)    NOT NULL,
+    error_message text,
+    request_id    varchar(100),
+    ingested_at   timestamptz    NOT NULL DEFAULT now(),
+    CONSTRAINT usage_events_time_finite CHECK (isfinite(time)),
+    CONSTRAINT usage_events_model_name_not_empty CHECK (model_name <> ''),
+    CONSTRAINT usage_events_input_tokens_not_negative CHECK (input_tokens >= 0),
+    CONSTRAINT usage_events_output_tokens_not_negative CHECK (output_tokens >= 0),
+    CONSTRAINT usage_events_total_is_sum CHECK (total_tokens = input_tokens + output_tokens),
+    -- NaN is greater than every number, so the upper bound refuses it too.
+    CONSTRAINT usage_events_cost_in_range CHECK (cost >= 0 AND cost <= 1000000),
+    CONSTRAINT usage_events_latency_not_negative CHECK (latency_ms >= 0),
+    CONSTRAINT usage_events_status_not_empty CHECK (status <> '')
+);
+
+-- What makes an event the same event. The organization first: one organization's raw events are read by it.
+CREATE UNIQUE INDEX usage_events_key ON usage_events (org_id, time, event_id);
+-- Rows arrive nearly in order of time, so a few bytes a block range find a span of it.
+CREATE INDEX usage_events_time ON usage_events USING brin (time);
+
+COMMENT ON TABLE usage_events IS 'One row per request to a model, as the gateway published it. Kept 90 days. Written by COPY through this table only, never changed: the rollups are added up from what is inserted here';
+COMMENT ON COLUMN usage_events.time IS 'When the request ended, by the producer''s clock, cut to microseconds';
+COMMENT ON COLUMN usage_events.event_id IS 'Made once per request by the producer; with org_id and time it identifies the event';
+COMMENT ON COLUMN usage_events.org_id IS 'Organization that pays';
+COMMENT ON COLUMN usage_events.user_id IS 'User who asked';
+COMMENT ON COLUMN usage_events.api_key_id IS 'API key that was used';
+COMMENT ON COLUMN usage_events.model_name IS 'Model that answered';
+COMMENT ON COLUMN usage_events.input_tokens IS 'Tokens of the prompt';
+COMMENT ON COLUMN usage_events.output_tokens IS 'Tokens of the answer';
+COMMENT ON COLUMN usage_events.total_tokens IS 'Input and output tokens together';
+COMMENT ON COLUMN usage_events.cost IS 'US dollars, exact to ten decimals';
+COMMENT ON COLUMN usage_events.latency_ms IS 'Milliseconds to the first token; null where none came';
+COMMENT ON COLUMN usage_events.status IS 'success, error, timeout, throttled, budget_exceeded or a later word; all but success count as errors';
+COMMENT ON COLUMN usage_events.error_message IS 'What went wrong, as the producer said it';
+COMMENT ON COLUMN usage_events.request_id IS 'The gateway''s id of the request';
+COMMENT ON COLUMN usage_events.ingested_at IS 'When the batch with this event began its transaction';
+
+CREATE TABLE usage_daily_by_user (
+    day                 timestamptz  NOT NULL,
+    org_id              uuid         NOT NULL,
+    user_id             uuid         NOT NULL,
+    api_key_id          uuid         NOT NULL,
+    model_name          varchar(255) NOT NULL,
+    status              varchar(50)  NOT NULL,
+    request_count       bigint       NOT NULL,
+    total_input_tokens  bigint       NOT NULL,
+    total_output_tokens bigint       NOT NULL,
+    total_cost_e10      bigint       NOT NULL,
+    latency_ms_sum      bigint       NOT NULL,
+    latency_count       bigint       NOT NULL,
+    PRIMARY KEY (org_id, day, user_id, api_key_id, model_name, status)
+);
+
+COMMENT ON TABLE usage_daily_by_user IS 'Usage by UTC day, organization, user, key, model and status; kept by a trigger on usage_events, 13 months';
+COMMENT ON COLUMN usage_daily_by_user.day IS 'Midnight UTC that begins the day';
+COMMENT ON COLUMN usage_daily_by_user.org_id IS 'Organization';
+COMMENT ON COLUMN usage_daily_by_user.user_id IS 'User';
+COMMENT ON COLUMN usage_daily_by_user.api_key_id IS 'API key';
+COMMENT ON COLUMN usage_daily_by_user.model_name IS 'Model';
+COMMENT ON COLUMN usage_daily_by_user.status IS 'Status; all but success are errors';
+COMMENT ON COLUMN usage_daily_by_user.request_count IS 'Requests';
+COMMENT ON COLUMN usage_daily_by_user.total_input_tokens IS 'Tokens of the prompts';
+COMMENT ON COLUMN usage_daily_by_user.total_output_tokens IS 'Tokens of the answers';
+COMMENT ON COLUMN usage_daily_by_user.total_cost_e10 IS 'Cost in units of 1e-10 US dollars';
+COMMENT ON COLUMN usage_daily_by_user.latency_ms_sum IS 'Sum of the latencies that were measured, milliseconds';
+COMMENT ON COLUMN usage_daily_by_user.latency_count IS 'Requests whose latency was measured';
+
+CREATE TABLE usage_quarter_hourly (
+    bucket                   timestamptz  NOT NULL,
+    org_id                   uuid         NOT NULL,
+    model_name               varchar(255) NOT NULL,
+    status                   varchar(50)  NOT NULL,
+    request_count            bigint       NOT NULL,
+    total_input_tokens       bigint       NOT NULL,
+    total_output_tokens      bigint       NOT NULL,
+    total_cost_e10           bigint       NOT NULL,
+    latency_ms_sum           bigint       NOT NULL,
+    latency_count            bigint       NOT NULL,
+    latency_to_25ms          bigint       NOT NULL,
+    latency_to_50ms          bigint       NOT NULL,
+    latency_to_100ms         bigint       NOT NULL,
+    latency_to_175ms         bigint       NOT NULL,
+    latency_to_300ms         bigint       NOT NULL,
+    latency_to_500ms         bigint       NOT NULL,
+    latency_to_800ms         bigint       NOT NULL,
+    latency_to_1300ms        bigint       NOT NULL,
+    latency_to_2500ms        bigint       NOT NULL,
+    latency_to_5000ms        bigint       NOT NULL,
+    latency_to_10000ms       bigint       NOT NULL,
+    latency_to_30000ms       bigint       NOT NULL,
+    latency_above_30000ms    bigint       NOT NULL,
+    PRIMARY KEY (org_id, bucket, model_name, status)
+);
+
+COMMENT ON TABLE usage_quarter_hourly IS 'Usage by quarter of an hour, organization, model and status; kept by a trigger on usage_events, 13 months. A quarter of an hour is the finest offset of any time zone';
+COMMENT ON COLUMN usage_quarter_hourly.bucket IS 'Start of the quarter of an hour';
+COMMENT ON COLUMN usage_quarter_hourly.org_id IS 'Organization';
+COMMENT ON COLUMN usage_quarter_hourly.model_name IS 'Model';
+COMMENT ON COLUMN usage_quarter_hourly.status IS 'Status; all but success are errors';
+COMMENT ON COLUMN usage_quarter_hourly.request_count IS 'Requests';
+COMMENT ON COLUMN usage_quarter_hourly.total_input_tokens IS 'Tokens of the prompts';
+COMMENT ON COLUMN usage_quarter_hourly.total_output_tokens IS 'Tokens of the answers';
+COMMENT ON COLUMN usage_quarter_hourly.total_cost_e10 IS 'Cost in units of 1e-10 US dollars';
+COMMENT ON COLUMN usage_quarter_hourly.latency_ms_sum IS 'Sum of the latencies that were measured, milliseconds';
+COMMENT ON COLUMN usage_quarter_hourly.latency_count IS 'Requests whose latency was measured';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_25ms IS 'Requests with a latency of 0 to 25 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_50ms IS 'Requests with a latency above 25 and up to 50 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_100ms IS 'Requests with a latency above 50 and up to 100 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_175ms IS 'Requests with a latency above 100 and up to 175 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_300ms IS 'Requests with a latency above 175 and up to 300 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_500ms IS 'Requests with a latency above 300 and up to 500 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_800ms IS 'Requests with a latency above 500 and up to 800 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_1300ms IS 'Requests with a latency above 800 and up to 1300 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_2500ms IS 'Requests with a latency above 1300 and up to 2500 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_5000ms IS 'Requests with a latency above 2500 and up to 5000 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_10000ms IS 'Requests with a latency above 5000 and up to 10000 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_to_30000ms IS 'Requests with a latency above 10000 and up to 30000 ms';
+COMMENT ON COLUMN usage_quarter_hourly.latency_above_30000ms IS 'Requests with a latency above 30000 ms';
+
+CREATE TABLE dead_letters (
+    id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    queue       text        NOT NULL,
+    body        bytea       NOT NULL,
+    body_sha256 bytea       NOT NULL GENERATED ALWAYS AS (sha256(body)) STORED,
+    headers     jsonb       NOT NULL,
+    reason      text        NOT NULL,
+    field       text,
+    detail      text        NOT NULL
+);
+
+-- The same body is the same message: redelivered after a commit whose acknowledgement was lost, it must
+-- not stand here twice.
+CREATE UNIQUE INDEX dead_letters_body ON dead_letters (body_sha256);
+CREATE INDEX dead_letters_received_at ON dead_letters (received_at);
+
+COMMENT ON TABLE dead_letters IS 'Messages that could not become events, each once, committed together with the batch they arrived in';
+COMMENT ON COLUMN dead_letters.id IS 'Order of arrival, with gaps';
+COMMENT ON COLUMN dead_letters.received_at IS 'When the batch with this message began its transaction';
+COMMENT ON COLUMN dead_letters.queue IS 'Queue it came from';
+COMMENT ON COLUMN dead_letters.body IS 'The message, byte for byte';
+COMMENT ON COLUMN dead_letters.body_sha256 IS 'Its digest: what makes it the same message';
+COMMENT ON COLUMN dead_letters.headers IS 'Its AMQP properties and headers';
+COMMENT ON COLUMN dead_letters.reason IS 'Why it is no event, as a code';
+COMMENT ON COLUMN dead_letters.field IS 'Which field, where it is one field';
+COMMENT ON COLUMN dead_letters.detail IS 'The same for a person';
+
+CREATE TABLE ingest_workers (
+    worker_id         text        PRIMARY KEY,
+    queue             text        NOT NULL,
+    started_at        timestamptz NOT NULL,
+    beat_at           timestamptz NOT NULL,
+    queue_empty_at    timestamptz,
+    oldest_unacked_at timestamptz
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE ingest_workers IS 'What each ingest-worker knows of the queue, rewritten once a second; freshness is measured from it. All times by the database''s clock';
+COMMENT ON COLUMN ingest_workers.worker_id IS 'One per process: host, process id and a random part';
+COMMENT ON COLUMN ingest_workers.queue IS 'Queue it consumes';
+COMMENT ON COLUMN ingest_workers.started_at IS 'When the process started to consume';
+COMMENT ON COLUMN ingest_workers.beat_at IS 'When the rest of this row was true';
+COMMENT ON COLUMN ingest_workers.queue_empty_at IS 'When it last saw the queue without a ready message';
+COMMENT ON COLUMN ingest_workers.oldest_unacked_at IS 'When the oldest delivery arrived that it has not yet acknowledged; null if it holds none';
+
+CREATE TABLE ingest_window (
+    floor   timestamptz NOT NULL,
+    one_row boolean   PRIMARY KEY DEFAULT true CHECK (one_row)
+);
+INSERT INTO ingest_window (floor) VALUES (now() - interval '89 days');
+
+COMMENT ON TABLE ingest_window IS 'One row: which events are too old to be accepted';
+COMMENT ON COLUMN ingest_window.floor IS 'Events before this are refused. It only moves ahead, and before raw events older than it are dropped: a redelivery after the drop would count again';
+COMMENT ON COLUMN ingest_window.one_row IS 'Keeps the table to one row';

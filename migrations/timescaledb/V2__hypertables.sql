@@ -1,0 +1,94 @@
+-- Hypertables for what is written, real-time continuous aggregates for what follows from it.
+-- All calls that move chunks are made by the worker's maintenance: no policy, no background job.
+
+SELECT create_hypertable('usage_events', by_range('time', interval '1 day'), create_default_indexes => false);
+ALTER TABLE usage_events SET (
+    timescaledb.enable_columnstore, timescaledb.segmentby = 'org_id', timescaledb.orderby = 'time, event_id'
+);
+
+-- A row is rewritten by nearly every batch while its bucket is open: free space keeps the new version on
+-- the same page, and so out of the index.
+ALTER TABLE usage_daily_by_user SET (fillfactor = 70);
+ALTER TABLE usage_quarter_hourly SET (fillfactor = 70);
+
+SELECT create_hypertable('usage_daily_by_user', by_range('day', interval '30 days'), create_default_indexes => false);
+ALTER TABLE usage_daily_by_user SET (
+    timescaledb.enable_columnstore, timescaledb.segmentby = 'org_id',
+    timescaledb.orderby = 'day, user_id, api_key_id, model_name, status'
+);
+
+SELECT create_hypertable('usage_quarter_hourly', by_range('bucket', interval '7 days'), create_default_indexes => false);
+ALTER TABLE usage_quarter_hourly SET (
+    timescaledb.enable_columnstore, timescaledb.segmentby = 'org_id',
+    timescaledb.orderby = 'bucket, model_name, status'
+);
+
+CREATE MATERIALIZED VIEW usage_hourly
+WITH (timescaledb.continuous, timescaledb.materialized_only = false,
+      timescaledb.create_group_indexes = false, timescaledb.chunk_interval = '7 days') AS
+SELECT time_bucket('1 hour', bucket) AS hour, org_id, model_name, status,
+    sum(request_count)::bigint AS request_count,
+    sum(total_input_tokens)::bigint AS total_input_tokens,
+    sum(total_output_tokens)::bigint AS total_output_tokens,
+    sum(total_cost_e10)::bigint AS total_cost_e10,
+    sum(latency_ms_sum)::bigint AS latency_ms_sum,
+    sum(latency_count)::bigint AS latency_count,
+    sum(latency_to_25ms)::bigint AS latency_to_25ms,
+    sum(latency_to_50ms)::bigint AS latency_to_50ms,
+    sum(latency_to_100ms)::bigint AS latency_to_100ms,
+    sum(latency_to_175ms)::bigint AS latency_to_175ms,
+    sum(latency_to_300ms)::bigint AS latency_to_300ms,
+    sum(latency_to_500ms)::bigint AS latency_to_500ms,
+    sum(latency_to_800ms)::bigint AS latency_to_800ms,
+    sum(latency_to_1300ms)::bigint AS latency_to_1300ms,
+    sum(latency_to_2500ms)::bigint AS latency_to_2500ms,
+    sum(latency_to_5000ms)::bigint AS latency_to_5000ms,
+    sum(latency_to_10000ms)::bigint AS latency_to_10000ms,
+    sum(latency_to_30000ms)::bigint AS latency_to_30000ms,
+    sum(latency_above_30000ms)::bigint AS latency_above_30000ms
+FROM usage_quarter_hourly
+GROUP BY 1, 2, 3, 4
+WITH NO DATA;
+CREATE INDEX usage_hourly_org ON usage_hourly (org_id, hour);
+ALTER MATERIALIZED VIEW usage_hourly SET (
+    timescaledb.enable_columnstore, timescaledb.segmentby = 'org_id',
+    timescaledb.orderby = 'hour, model_name, status'
+);
+COMMENT ON VIEW usage_hourly IS 'Usage by hour, organization, model and status: a real-time continuous aggregate of usage_quarter_hourly, 13 months';
+
+CREATE MATERIALIZED VIEW usage_daily
+WITH (timescaledb.continuous, timescaledb.materialized_only = false,
+      timescaledb.create_group_indexes = false, timescaledb.chunk_interval = '30 days') AS
+SELECT time_bucket('1 day', hour) AS day, org_id, model_name, status,
+    sum(request_count)::bigint AS request_count,
+    sum(total_input_tokens)::bigint AS total_input_tokens,
+    sum(total_output_tokens)::bigint AS total_output_tokens,
+    sum(total_cost_e10)::bigint AS total_cost_e10,
+    sum(latency_ms_sum)::bigint AS latency_ms_sum,
+    sum(latency_count)::bigint AS latency_count,
+    sum(latency_to_25ms)::bigint AS latency_to_25ms,
+    sum(latency_to_50ms)::bigint AS latency_to_50ms,
+    sum(latency_to_100ms)::bigint AS latency_to_100ms,
+    sum(latency_to_175ms)::bigint AS latency_to_175ms,
+    sum(latency_to_300ms)::bigint AS latency_to_300ms,
+    sum(latency_to_500ms)::bigint AS latency_to_500ms,
+    sum(latency_to_800ms)::bigint AS latency_to_800ms,
+    sum(latency_to_1300ms)::bigint AS latency_to_1300ms,
+    sum(latency_to_2500ms)::bigint AS latency_to_2500ms,
+    sum(latency_to_5000ms)::bigint AS latency_to_5000ms,
+    sum(latency_to_10000ms)::bigint AS latency_to_10000ms,
+    sum(latency_to_30000ms)::bigint AS latency_to_30000ms,
+    sum(latency_above_30000ms)::bigint AS latency_above_30000ms
+FROM usage_hourly
+GROUP BY 1, 2, 3, 4
+WITH NO DATA;
+CREATE INDEX usage_daily_org ON usage_daily (org_id, day);
+ALTER MATERIALIZED VIEW usage_daily SET (
+    timescaledb.enable_columnstore, timescaledb.segmentby = '', timescaledb.orderby = 'day, org_id'
+);
+COMMENT ON VIEW usage_daily IS 'Usage by UTC day, organization, model and status: a real-time continuous aggregate of usage_hourly, 13 months';
+
+CREATE TABLE schema_flavor (flavor text PRIMARY KEY);
+INSERT INTO schema_flavor VALUES ('timescaledb');
+COMMENT ON TABLE schema_flavor IS 'One row: how this database stores what grows with time';
+COMMENT ON COLUMN schema_flavor.flavor IS 'timescaledb';
