@@ -10,14 +10,22 @@ use reqwest::Url;
 
 /// Every key of this service besides the shared ones.
 pub const KEYS: &[Key] = &[
-    Key { name: "PORT", default: Some("8080"), help: "TCP port of the API; 0 takes any free one" },
+    Key {
+        name: "PORT",
+        default: Some("8080"),
+        help: "TCP port of the API; 0 takes any free one",
+    },
     Key {
         name: "DATABASE_URL",
         default: None,
         help: "postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=path; a role that \
                may SELECT is enough",
     },
-    Key { name: "DATABASE_POOL_SIZE", default: Some("10"), help: "connections to PostgreSQL, 1 to 500" },
+    Key {
+        name: "DATABASE_POOL_SIZE",
+        default: Some("10"),
+        help: "connections to PostgreSQL, 1 to 500",
+    },
     Key {
         name: "JWT_SECRET",
         default: None,
@@ -33,7 +41,11 @@ pub const KEYS: &[Key] = &[
         default: None,
         help: "http(s) address of such a set; read again every 10 minutes, and when a token names an unknown key",
     },
-    Key { name: "JWT_ISSUER", default: None, help: "the `iss` that tokens must have, when set" },
+    Key {
+        name: "JWT_ISSUER",
+        default: None,
+        help: "the `iss` that tokens must have, when set",
+    },
     Key {
         name: "JWT_AUDIENCE",
         default: None,
@@ -202,20 +214,32 @@ mod tests {
     #[test]
     fn the_defaults_are_the_documented_ones() {
         let config = load(&[("JWT_SECRET", SECRET)]).unwrap();
-        assert_eq!((config.port, config.pool_size, config.raw_retention_days), (8080, 10, 90));
+        assert_eq!(
+            (config.port, config.pool_size, config.raw_retention_days),
+            (8080, 10, 90)
+        );
         assert_eq!((config.jwt.leeway_seconds, config.jwt.issuer), (30, None));
-        assert_eq!((config.delayed_seconds, config.shutdown_delay), (60.0, Duration::from_secs(5)));
+        assert_eq!(
+            (config.delayed_seconds, config.shutdown_delay),
+            (60.0, Duration::from_secs(5))
+        );
     }
 
     #[test]
     fn exactly_one_source_of_keys() {
-        let refused = |variables: &[(&str, &str)]| load(variables).unwrap_err().to_string();
+        let refused = |variables: &[(&str, &str)]| load(variables).err().unwrap().to_string();
         for variables in [
             &[][..],
             &[("JWT_SECRET", "")],
             &[("JWT_SECRET", SECRET), ("JWT_JWKS_FILE", "keys.json")],
-            &[("JWT_SECRET", SECRET), ("JWT_JWKS_URL", "https://idp.example/keys")],
-            &[("JWT_JWKS_FILE", "keys.json"), ("JWT_JWKS_URL", "https://idp.example/keys")],
+            &[
+                ("JWT_SECRET", SECRET),
+                ("JWT_JWKS_URL", "https://idp.example/keys"),
+            ],
+            &[
+                ("JWT_JWKS_FILE", "keys.json"),
+                ("JWT_JWKS_URL", "https://idp.example/keys"),
+            ],
         ] {
             let message = refused(variables);
             for key in ["JWT_SECRET", "JWT_JWKS_FILE", "JWT_JWKS_URL"] {
@@ -232,7 +256,7 @@ mod tests {
     fn no_secret_is_printed() {
         let config = load(&[("JWT_SECRET", SECRET)]).unwrap();
         assert!(!format!("{:?}", config.jwt).contains(SECRET));
-        let short = load(&[("JWT_SECRET", "s3cret")]).unwrap_err();
+        let short = load(&[("JWT_SECRET", "s3cret")]).err().unwrap();
         assert!(!format!("{short:?} {short}").contains("s3cret"));
     }
 }

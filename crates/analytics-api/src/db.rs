@@ -79,11 +79,17 @@ enum ReadError {
 impl Database {
     /// A pool that connects when it is first asked.
     pub(crate) fn new(address: &Address, size: usize) -> Result<Self, BuildError> {
-        let address =
-            address.clone().session("analytics-api", &SESSION).connect_timeout(REACH_TIMEOUT);
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let address = address
+            .clone()
+            .session("analytics-api", &SESSION)
+            .connect_timeout(REACH_TIMEOUT);
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
         let manager = Manager::from_config(address.config().clone(), address.tls(), recycling);
-        Ok(Self { pool: Pool::builder(manager).max_size(size).build()? })
+        Ok(Self {
+            pool: Pool::builder(manager).max_size(size).build()?,
+        })
     }
 
     /// Asks a question, and how fresh its answer is.
@@ -111,7 +117,10 @@ impl Database {
         )?;
         lease.give_back();
         let freshness_row = freshness_rows.first().ok_or(ReadError::NoFreshness)?;
-        Ok(Read { freshness: freshness::answer(freshness_row)?, rows })
+        Ok(Read {
+            freshness: freshness::answer(freshness_row)?,
+            rows,
+        })
     }
 
     /// Whether a question could be answered now.
@@ -168,7 +177,9 @@ impl std::ops::Deref for Lease {
     type Target = Client;
 
     fn deref(&self) -> &Client {
-        self.0.as_ref().expect("a lease is empty only while it is being given back or dropped")
+        self.0
+            .as_ref()
+            .expect("a lease is empty only while it is being given back or dropped")
     }
 }
 
@@ -183,8 +194,11 @@ impl Drop for Lease {
 /// Parses, binds and runs a statement in one round trip; nothing is prepared, so nothing goes stale.
 async fn run(client: &Client, statement: &Statement, by: Instant) -> Result<Vec<Row>, ReadError> {
     let began = Instant::now();
-    let values: Vec<(&(dyn ToSql + Sync), Type)> =
-        statement.param_refs().into_iter().zip(statement.params.iter().map(sql_type)).collect();
+    let values: Vec<(&(dyn ToSql + Sync), Type)> = statement
+        .param_refs()
+        .into_iter()
+        .zip(statement.params.iter().map(sql_type))
+        .collect();
     let got = timeout_at(by, client.query_typed(&statement.sql, &values)).await;
     let outcome = match &got {
         Ok(Ok(_)) => "ok",

@@ -21,17 +21,43 @@ const TOKENS_REFUSED: &str = "usage_analytics_api_tokens_refused_total";
 const JWKS_FETCHES: &str = "usage_analytics_api_jwks_fetches_total";
 
 /// All names, for the tests that hold alerts and dashboards against them.
-pub const NAMES: [&str; 6] =
-    [HTTP_REQUEST_DURATION, POOL_WAIT, QUERY_DURATION, POOL_CONNECTIONS, TOKENS_REFUSED, JWKS_FETCHES];
+pub const NAMES: [&str; 6] = [
+    HTTP_REQUEST_DURATION,
+    POOL_WAIT,
+    QUERY_DURATION,
+    POOL_CONNECTIONS,
+    TOKENS_REFUSED,
+    JWKS_FETCHES,
+];
 
 /// Says what each metric means, where `/metrics` prints it.
 pub(crate) fn describe() {
-    describe_histogram!(HTTP_REQUEST_DURATION, Unit::Seconds, "Time from a request to its answer.");
-    describe_histogram!(POOL_WAIT, Unit::Seconds, "Time until a database connection was at hand.");
-    describe_histogram!(QUERY_DURATION, Unit::Seconds, "Time from a statement to its last row.");
+    describe_histogram!(
+        HTTP_REQUEST_DURATION,
+        Unit::Seconds,
+        "Time from a request to its answer."
+    );
+    describe_histogram!(
+        POOL_WAIT,
+        Unit::Seconds,
+        "Time until a database connection was at hand."
+    );
+    describe_histogram!(
+        QUERY_DURATION,
+        Unit::Seconds,
+        "Time from a statement to its last row."
+    );
     describe_gauge!(POOL_CONNECTIONS, Unit::Count, "Connections to the database.");
-    describe_counter!(TOKENS_REFUSED, Unit::Count, "Requests whose bearer token proved nothing.");
-    describe_counter!(JWKS_FETCHES, Unit::Count, "Attempts to fetch the signing keys of JWT_JWKS_URL.");
+    describe_counter!(
+        TOKENS_REFUSED,
+        Unit::Count,
+        "Requests whose bearer token proved nothing."
+    );
+    describe_counter!(
+        JWKS_FETCHES,
+        Unit::Count,
+        "Attempts to fetch the signing keys of JWT_JWKS_URL."
+    );
 }
 
 /// A method as a label: any other word is the caller's.

@@ -28,12 +28,23 @@ const PERIODS: [(&str, Period); 5] = [
     ("last_7d", Period::Last7d),
     ("last_30d", Period::Last30d),
 ];
-const WIDTHS: [(&str, BucketWidth); 3] =
-    [("1h", BucketWidth::Hour), ("1d", BucketWidth::Day), ("all", BucketWidth::All)];
+const WIDTHS: [(&str, BucketWidth); 3] = [
+    ("1h", BucketWidth::Hour),
+    ("1d", BucketWidth::Day),
+    ("all", BucketWidth::All),
+];
 const AN_INSTANT: &str = "RFC 3339 with an offset, or whole unix seconds, from 2000 to 2100";
 const A_UUID: &str = "a UUID of 36 characters";
 
-const USAGE: [&str; 7] = ["start_time", "end_time", "period", "bucket_width", "model", "user_id", "limit"];
+const USAGE: [&str; 7] = [
+    "start_time",
+    "end_time",
+    "period",
+    "bucket_width",
+    "model",
+    "user_id",
+    "limit",
+];
 const RANKING: [&str; 6] = ["start_time", "end_time", "period", "model", "user_id", "limit"];
 
 /// A question about usage over time.
@@ -56,12 +67,19 @@ pub(crate) struct RankingParams {
 /// Reads the parameters of a `usage` request.
 pub(crate) fn usage(query: &str, now: OffsetDateTime) -> Result<UsageParams, ApiError> {
     let mut given = Given::read(query, &USAGE)?;
-    let width = given.one("bucket_width", &WIDTHS.map(|(name, _)| name), |text| named(&WIDTHS, text));
+    let width = given.one("bucket_width", &WIDTHS.map(|(name, _)| name), |text| {
+        named(&WIDTHS, text)
+    });
     let range = given.range(now);
     let filter = given.filter();
     let limit = given.limit();
     let range = given.finish(range)?;
-    Ok(UsageParams { range, width: width.unwrap_or(BucketWidth::Day), filter, limit })
+    Ok(UsageParams {
+        range,
+        width: width.unwrap_or(BucketWidth::Day),
+        filter,
+        limit,
+    })
 }
 
 /// Reads the parameters of a `users`, `models` or `orgs` request.
@@ -86,16 +104,26 @@ pub(crate) fn uuid(text: &str) -> Option<Uuid> {
 
 /// How a bucket width is spelled.
 pub(crate) fn width_name(width: BucketWidth) -> &'static str {
-    WIDTHS.iter().find(|(_, it)| *it == width).map_or("all", |(name, _)| name)
+    WIDTHS
+        .iter()
+        .find(|(_, it)| *it == width)
+        .map_or("all", |(name, _)| name)
 }
 
 fn named<T: Copy>(names: &[(&str, T)], text: &str) -> Option<T> {
-    names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
+    names
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, value)| *value)
 }
 
 fn fault(parameter: &str, detail: &str, allowed: &[&str]) -> ParameterFault {
     let allowed = allowed.iter().map(|&text| text.to_owned()).collect();
-    ParameterFault { parameter: parameter.to_owned(), detail: detail.to_owned(), allowed }
+    ParameterFault {
+        parameter: parameter.to_owned(),
+        detail: detail.to_owned(),
+        allowed,
+    }
 }
 
 /// The parameters as they came, and what has been found wrong with them so far.
@@ -106,7 +134,10 @@ struct Given {
 
 impl Given {
     fn read(query: &str, known: &[&str]) -> Result<Self, ApiError> {
-        let mut given = Self { pairs: Vec::new(), faults: Vec::new() };
+        let mut given = Self {
+            pairs: Vec::new(),
+            faults: Vec::new(),
+        };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decoded(name)?, decoded(value)?);
@@ -114,7 +145,9 @@ impl Given {
                 given.pairs.push((name, value));
             } else if !given.faults.iter().any(|fault| fault.parameter == name) {
                 let name: String = name.chars().take(MAX_ECHOED_CHARS).collect();
-                given.faults.push(fault(&name, "is not a parameter of this request", known));
+                given
+                    .faults
+                    .push(fault(&name, "is not a parameter of this request", known));
             }
         }
         Ok(given)
@@ -122,7 +155,11 @@ impl Given {
 
     /// All values of a parameter, in the order they came.
     fn values(&self, name: &str) -> Vec<String> {
-        self.pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone()).collect()
+        self.pairs
+            .iter()
+            .filter(|(given, _)| given == name)
+            .map(|(_, value)| value.clone())
+            .collect()
     }
 
     /// A parameter that may be given once: `None` if it is absent, or wrong and noted as that.
@@ -132,7 +169,9 @@ impl Given {
             self.faults.push(fault(name, "is given more than once", allowed));
             return None;
         }
-        values.first().and_then(|text| self.value(name, text, allowed, read))
+        values
+            .first()
+            .and_then(|text| self.value(name, text, allowed, read))
     }
 
     /// A parameter that may be repeated.
@@ -144,12 +183,15 @@ impl Given {
     ) -> Vec<T> {
         let values = self.values(name);
         if values.len() > MAX_FILTER_VALUES {
-            self.faults.push(fault(name, "is given too often", &["at most 100 times"]));
+            self.faults
+                .push(fault(name, "is given too often", &["at most 100 times"]));
             return Vec::new();
         }
         let mut read_ones = Vec::new();
         for text in &values {
-            let Some(value) = self.value(name, text, allowed, read) else { return Vec::new() };
+            let Some(value) = self.value(name, text, allowed, read) else {
+                return Vec::new();
+            };
             if !read_ones.contains(&value) {
                 read_ones.push(value);
             }
@@ -166,14 +208,20 @@ impl Given {
     ) -> Option<T> {
         let value = if text.is_empty() { None } else { read(text) };
         if value.is_none() {
-            let detail = if text.is_empty() { "is empty" } else { "is not what it may be" };
+            let detail = if text.is_empty() {
+                "is empty"
+            } else {
+                "is not what it may be"
+            };
             self.faults.push(fault(name, detail, allowed));
         }
         value
     }
 
     fn range(&mut self, now: OffsetDateTime) -> Option<TimeRange> {
-        let period = self.one("period", &PERIODS.map(|(name, _)| name), |text| named(&PERIODS, text));
+        let period = self.one("period", &PERIODS.map(|(name, _)| name), |text| {
+            named(&PERIODS, text)
+        });
         let start = self.one("start_time", &[AN_INSTANT], instant);
         let end = self.one("end_time", &[AN_INSTANT], instant);
         let given = |name: &str| self.pairs.iter().any(|(given, _)| given == name);
@@ -187,11 +235,13 @@ impl Given {
                 None
             }
             (false, true, false) => {
-                self.faults.push(fault("end_time", "is missing beside start_time", &[AN_INSTANT]));
+                self.faults
+                    .push(fault("end_time", "is missing beside start_time", &[AN_INSTANT]));
                 None
             }
             (false, false, true) => {
-                self.faults.push(fault("start_time", "is missing beside end_time", &[AN_INSTANT]));
+                self.faults
+                    .push(fault("start_time", "is missing beside end_time", &[AN_INSTANT]));
                 None
             }
         };
@@ -199,7 +249,11 @@ impl Given {
             Ok(range) => Some(range),
             Err(_) => {
                 // The bounds were checked one by one, so what is left is an empty range.
-                self.faults.push(fault("end_time", "is not after start_time", &["an instant after start_time"]));
+                self.faults.push(fault(
+                    "end_time",
+                    "is not after start_time",
+                    &["an instant after start_time"],
+                ));
                 None
             }
         }
@@ -243,7 +297,10 @@ fn instant(text: &str) -> Option<OffsetDateTime> {
 
 /// Digits alone: `parse` would take a sign as well.
 fn whole_number(text: &str) -> Option<i64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// A NUL can be no part of a stored name, and PostgreSQL refuses it in a parameter.
@@ -257,12 +314,16 @@ fn decoded(text: &str) -> Result<String, ApiError> {
     for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%') {
         let digits = bytes.get(at + 1..at + 3).unwrap_or_default();
         if digits.len() != 2 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(ApiError::MalformedQuery("a % is not followed by two hexadecimal digits"));
+            return Err(ApiError::MalformedQuery(
+                "a % is not followed by two hexadecimal digits",
+            ));
         }
     }
     let text = text.replace('+', " ");
     let text = percent_decode_str(&text).decode_utf8();
-    Ok(text.map_err(|_| ApiError::MalformedQuery("it is not UTF-8"))?.into_owned())
+    Ok(text
+        .map_err(|_| ApiError::MalformedQuery("it is not UTF-8"))?
+        .into_owned())
 }
 
 #[cfg(test)]
@@ -275,9 +336,10 @@ mod tests {
 
     fn refused(query: &str) -> Vec<String> {
         match usage(query, NOW) {
-            Err(ApiError::BadParameters(faults)) => {
-                faults.into_iter().map(|fault| format!("{} {}", fault.parameter, fault.detail)).collect()
-            }
+            Err(ApiError::BadParameters(faults)) => faults
+                .into_iter()
+                .map(|fault| format!("{} {}", fault.parameter, fault.detail))
+                .collect(),
             other => panic!("{query}: {other:?}"),
         }
     }
@@ -311,7 +373,13 @@ mod tests {
 
     #[test]
     fn the_end_may_lie_in_the_future() {
-        assert!(usage("start_time=2026-11-24T00:00:00Z&end_time=2100-01-01T00:00:00Z", NOW).is_ok());
+        assert!(
+            usage(
+                "start_time=2026-11-24T00:00:00Z&end_time=2100-01-01T00:00:00Z",
+                NOW
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -323,7 +391,10 @@ mod tests {
             ("model=", "model is empty"),
             ("model", "model is empty"),
             ("limit=5&limit=5", "limit is given more than once"),
-            ("period=this_month&period=this_month", "period is given more than once"),
+            (
+                "period=this_month&period=this_month",
+                "period is given more than once",
+            ),
             ("limit=0", "limit is not what it may be"),
             ("limit=1001", "limit is not what it may be"),
             ("limit=-1", "limit is not what it may be"),
@@ -334,19 +405,55 @@ mod tests {
             ("period=THIS_MONTH", "period is not what it may be"),
             ("bucket_width=1m", "bucket_width is not what it may be"),
             ("user_id=me", "user_id is not what it may be"),
-            ("user_id=3f2504e04f8941d39a0c0305e82c3301", "user_id is not what it may be"),
+            (
+                "user_id=3f2504e04f8941d39a0c0305e82c3301",
+                "user_id is not what it may be",
+            ),
             ("model=a%00b", "model is not what it may be"),
-            ("start_time=2026-11-01T00:00:00Z", "end_time is missing beside start_time"),
-            ("end_time=2026-11-01T00:00:00Z", "start_time is missing beside end_time"),
-            ("start_time=1793491200&end_time=1793491200", "end_time is not after start_time"),
-            ("start_time=1793491200&end_time=1793491100", "end_time is not after start_time"),
-            ("start_time=2026-11-01&end_time=1793491200", "start_time is not what it may be"),
-            ("start_time=2026-11-01T00:00:00&end_time=1793491200", "start_time is not what it may be"),
-            ("start_time=2026-11-01T00:00:00+01:00&end_time=1793491200", "start_time is not what it may be"),
-            ("start_time=946684799&end_time=1793491200", "start_time is not what it may be"),
-            ("start_time=946684800&end_time=4102444801", "end_time is not what it may be"),
-            ("start_time=946684800&end_time=2100-01-01T00:00:00.5Z", "end_time is not what it may be"),
-            ("start_time=1793491200.5&end_time=1793491201", "start_time is not what it may be"),
+            (
+                "start_time=2026-11-01T00:00:00Z",
+                "end_time is missing beside start_time",
+            ),
+            (
+                "end_time=2026-11-01T00:00:00Z",
+                "start_time is missing beside end_time",
+            ),
+            (
+                "start_time=1793491200&end_time=1793491200",
+                "end_time is not after start_time",
+            ),
+            (
+                "start_time=1793491200&end_time=1793491100",
+                "end_time is not after start_time",
+            ),
+            (
+                "start_time=2026-11-01&end_time=1793491200",
+                "start_time is not what it may be",
+            ),
+            (
+                "start_time=2026-11-01T00:00:00&end_time=1793491200",
+                "start_time is not what it may be",
+            ),
+            (
+                "start_time=2026-11-01T00:00:00+01:00&end_time=1793491200",
+                "start_time is not what it may be",
+            ),
+            (
+                "start_time=946684799&end_time=1793491200",
+                "start_time is not what it may be",
+            ),
+            (
+                "start_time=946684800&end_time=4102444801",
+                "end_time is not what it may be",
+            ),
+            (
+                "start_time=946684800&end_time=2100-01-01T00:00:00.5Z",
+                "end_time is not what it may be",
+            ),
+            (
+                "start_time=1793491200.5&end_time=1793491201",
+                "start_time is not what it may be",
+            ),
             (
                 "period=this_month&start_time=946684800&end_time=1793491200",
                 "period cannot be combined with start_time or end_time",
@@ -378,14 +485,20 @@ mod tests {
     fn filters_have_a_length() {
         let too_many: String = (0..101).map(|n| format!("model=m{n}&")).collect();
         assert_eq!(refused(&too_many), ["model is given too often"]);
-        assert_eq!(refused(&format!("model={}", "x".repeat(256))), ["model is not what it may be"]);
+        assert_eq!(
+            refused(&format!("model={}", "x".repeat(256))),
+            ["model is not what it may be"]
+        );
         assert!(usage(&format!("model={}", "é".repeat(255)), NOW).is_ok());
     }
 
     #[test]
     fn a_query_string_that_is_none_is_refused() {
         for query in ["model=%", "model=%f", "model=%zz", "model=%ff", "%C3=1"] {
-            assert!(matches!(usage(query, NOW), Err(ApiError::MalformedQuery(_))), "{query}");
+            assert!(
+                matches!(usage(query, NOW), Err(ApiError::MalformedQuery(_))),
+                "{query}"
+            );
         }
     }
 }

@@ -50,7 +50,10 @@ pub(crate) fn configure(service: &mut ServiceConfig) {
 
 /// Who may read the route of this pattern.
 pub(crate) fn readers(pattern: &str) -> Option<Readers> {
-    TABLE.iter().find(|entry| entry.path == pattern).map(|entry| entry.readers)
+    TABLE
+        .iter()
+        .find(|entry| entry.path == pattern)
+        .map(|entry| entry.readers)
 }
 
 fn by(dimension: Dimension) -> actix_web::Route {

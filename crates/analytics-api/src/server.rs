@@ -56,7 +56,10 @@ impl Application {
     /// # Errors
     /// If the port is taken, or there are no usable keys.
     pub fn bind(config: &Config, metrics_endpoint: MetricsEndpoint) -> Result<Self, StartError> {
-        let cannot_listen = |source| StartError::Listen { port: config.port, source };
+        let cannot_listen = |source| StartError::Listen {
+            port: config.port,
+            source,
+        };
         metrics::describe();
         let app = Data::new(App::new(config, metrics_endpoint)?);
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port)).map_err(cannot_listen)?;
@@ -69,7 +72,12 @@ impl Application {
             .listen(listener)
             .map_err(cannot_listen)?
             .run();
-        Ok(Self { app, server, address, shutdown_delay: config.shutdown_delay })
+        Ok(Self {
+            app,
+            server,
+            address,
+            shutdown_delay: config.shutdown_delay,
+        })
     }
 
     /// Where it listens.
@@ -84,7 +92,12 @@ impl Application {
     /// # Errors
     /// If the server fails by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
-        let Self { app, mut server, address, shutdown_delay } = self;
+        let Self {
+            app,
+            mut server,
+            address,
+            shutdown_delay,
+        } = self;
         let handle = server.handle();
         let fresh = app.clone();
         let keys = tokio::spawn(async move { fresh.authenticator.keep_keys_fresh().await });
@@ -95,7 +108,10 @@ impl Application {
             () = shutdown => {}
         }
         app.shutting_down.store(true, Ordering::Relaxed);
-        info!(delay_seconds = shutdown_delay.as_secs(), "not ready any more, stopping soon");
+        info!(
+            delay_seconds = shutdown_delay.as_secs(),
+            "not ready any more, stopping soon"
+        );
         let stop = async {
             tokio::time::sleep(shutdown_delay).await;
             handle.stop(true).await;
@@ -139,4 +155,10 @@ async fn log_readiness(app: &App) {
 }
 
 #[cfg(test)]
-mod tests;
+mod contract_parameters;
+#[cfg(test)]
+mod identity_matrix;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+pub(crate) mod without_database;

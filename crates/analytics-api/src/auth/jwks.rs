@@ -55,7 +55,9 @@ impl KeySet {
         let document: Document = serde_json::from_slice(document)?;
         let mut set = Self::default();
         for key in document.keys {
-            let Ok(jwk) = serde_json::from_value::<Jwk>(key) else { continue };
+            let Ok(jwk) = serde_json::from_value::<Jwk>(key) else {
+                continue;
+            };
             let Some(key) = verifying_key(&jwk) else { continue };
             match jwk.kid {
                 // The first key of an id stays: a later one cannot push it out.
@@ -77,7 +79,11 @@ impl KeySet {
         if let Some(kid) = &header.key_id {
             return self.named.get(kid).cloned();
         }
-        let mut fitting = self.named.values().chain(&self.nameless).filter(|key| key.fits(header));
+        let mut fitting = self
+            .named
+            .values()
+            .chain(&self.nameless)
+            .filter(|key| key.fits(header));
         let only = fitting.next()?;
         fitting.next().is_none().then(|| only.clone())
     }
@@ -85,7 +91,10 @@ impl KeySet {
 
 fn verifying_key(jwk: &Jwk) -> Option<VerifyingKey> {
     let for_signatures = jwk.usage.as_deref().is_none_or(|usage| usage == "sig");
-    let for_verifying = jwk.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+    let for_verifying = jwk
+        .key_ops
+        .as_ref()
+        .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
     if !for_signatures || !for_verifying {
         return None;
     }
@@ -99,7 +108,10 @@ fn verifying_key(jwk: &Jwk) -> Option<VerifyingKey> {
         // `oct` among them: a shared secret has no place in a document that is handed around.
         _ => return None,
     };
-    jwk.alg.as_deref().is_none_or(|alg| alg == key.algorithm_name()).then_some(key)
+    jwk.alg
+        .as_deref()
+        .is_none_or(|alg| alg == key.algorithm_name())
+        .then_some(key)
 }
 
 #[cfg(test)]
@@ -121,7 +133,10 @@ mod tests {
             serde_json::json!("no key at all"),
         ];
         let document = serde_json::json!({ "keys": refused }).to_string();
-        assert!(matches!(KeySet::parse(document.as_bytes()), Err(JwksError::NoUsableKey)));
+        assert!(matches!(
+            KeySet::parse(document.as_bytes()),
+            Err(JwksError::NoUsableKey)
+        ));
 
         let mut keys = refused.to_vec();
         keys.push(serde_json::json!({"kty": "OKP", "crv": "Ed25519", "kid": "good", "x": x}));
@@ -133,7 +148,10 @@ mod tests {
     #[test]
     fn a_document_that_is_no_set_is_refused() {
         for document in ["", "[]", "{}", r#"{"keys": 1}"#, "<html>"] {
-            assert!(matches!(KeySet::parse(document.as_bytes()), Err(JwksError::NotASet(_))), "{document}");
+            assert!(
+                matches!(KeySet::parse(document.as_bytes()), Err(JwksError::NotASet(_))),
+                "{document}"
+            );
         }
     }
 }

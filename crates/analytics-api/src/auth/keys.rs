@@ -84,8 +84,12 @@ impl Keys {
 }
 
 fn read_file(path: &PathBuf) -> Result<KeySet, KeysError> {
-    let document =
-        std::fs::read(path).map_err(|source| KeysError::Unreadable { path: path.clone(), source })?;
-    KeySet::parse(&document)
-        .map_err(|error: JwksError| KeysError::Unusable { path: path.clone(), source: error.into() })
+    let document = std::fs::read(path).map_err(|source| KeysError::Unreadable {
+        path: path.clone(),
+        source,
+    })?;
+    KeySet::parse(&document).map_err(|error: JwksError| KeysError::Unusable {
+        path: path.clone(),
+        source: error.into(),
+    })
 }

@@ -9,6 +9,8 @@ mod keys;
 pub(crate) mod permit;
 mod principal;
 mod provider;
+#[cfg(test)]
+pub(crate) mod test_tokens;
 mod token;
 
 pub use keys::KeysError;
@@ -34,7 +36,10 @@ pub(crate) struct Authenticator {
 
 impl Authenticator {
     pub(crate) fn new(config: &JwtConfig) -> Result<Self, KeysError> {
-        Ok(Self { keys: Keys::load(&config.keys)?, rules: Rules::new(config) })
+        Ok(Self {
+            keys: Keys::load(&config.keys)?,
+            rules: Rules::new(config),
+        })
     }
 
     /// Keeps keys that come from a provider up to date, for as long as it is polled.
@@ -76,4 +81,4 @@ fn bearer(headers: &HeaderMap) -> Result<&str, TokenFault> {
 }
 
 #[cfg(test)]
-mod tests;
+mod hostile_tokens;

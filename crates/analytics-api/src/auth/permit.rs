@@ -38,7 +38,11 @@ impl Permit {
             }
             filter.user_ids = vec![user_id];
         }
-        Ok(Question { scope: self.scope, range, filter })
+        Ok(Question {
+            scope: self.scope,
+            range,
+            filter,
+        })
     }
 
     /// Holds a caller against the readers of a route. `org_id` is the path's, as text: for those who may
@@ -50,9 +54,10 @@ impl Permit {
         };
         let (scope, only_user) = match (readers, principal.role) {
             (Readers::SystemAdmins, Role::SystemAdmin) => (Scope::System, None),
-            (Readers::Members | Readers::OrgAdmins, Role::SystemAdmin) => {
-                (Scope::Organization(params::organization(org_id.unwrap_or_default())?), None)
-            }
+            (Readers::Members | Readers::OrgAdmins, Role::SystemAdmin) => (
+                Scope::Organization(params::organization(org_id.unwrap_or_default())?),
+                None,
+            ),
             (Readers::Members | Readers::OrgAdmins, Role::OrgAdmin { org_id }) => (own(org_id)?, None),
             (Readers::Members, Role::OrgUser { org_id, user_id }) => (own(org_id)?, Some(user_id)),
             _ => return Err(ApiError::Forbidden),
@@ -71,11 +76,15 @@ impl FromRequest for Permit {
             let app = request.app_data::<web::Data<App>>().ok_or(ApiError::Internal)?;
             let pattern = request.match_pattern().ok_or(ApiError::Internal)?;
             let readers = routes::readers(&pattern).ok_or(ApiError::Internal)?;
-            let principal = app.authenticator.authenticate(request.headers()).await.inspect_err(|error| {
-                if let ApiError::Unauthenticated(fault) = error {
-                    metrics::token_refused(*fault);
-                }
-            })?;
+            let principal = app
+                .authenticator
+                .authenticate(request.headers())
+                .await
+                .inspect_err(|error| {
+                    if let ApiError::Unauthenticated(fault) = error {
+                        metrics::token_refused(*fault);
+                    }
+                })?;
             let permit = Self::decide(&principal, readers, request.match_info().get("org_id"))?;
             if principal.role == Role::SystemAdmin {
                 audit(&principal, permit.scope, &pattern);

@@ -38,11 +38,19 @@ impl Principal {
         let role = match text(&claims.role)? {
             // Whatever organization such a token may name, it is not bound to it.
             "system_admin" => Role::SystemAdmin,
-            "org_admin" => Role::OrgAdmin { org_id: id(&claims.org_id)? },
-            "org_user" => Role::OrgUser { org_id: id(&claims.org_id)?, user_id: params::uuid(subject)? },
+            "org_admin" => Role::OrgAdmin {
+                org_id: id(&claims.org_id)?,
+            },
+            "org_user" => Role::OrgUser {
+                org_id: id(&claims.org_id)?,
+                user_id: params::uuid(subject)?,
+            },
             _ => return None,
         };
-        Some(Self { subject: subject.to_owned(), role })
+        Some(Self {
+            subject: subject.to_owned(),
+            role,
+        })
     }
 }
 

@@ -57,7 +57,12 @@ impl Provider {
             // A connection belongs to the runtime that opened it, and requests come from several.
             .pool_max_idle_per_host(0)
             .build()?;
-        Ok(Self { url, client, keys: RwLock::new(None), last_fetch: Mutex::new(None) })
+        Ok(Self {
+            url,
+            client,
+            keys: RwLock::new(None),
+            last_fetch: Mutex::new(None),
+        })
     }
 
     pub(super) fn has_keys(&self) -> bool {
@@ -80,9 +85,18 @@ impl Provider {
 
     pub(super) async fn keep_fresh(&self) {
         loop {
-            let interval = if self.has_keys() { REFRESH_INTERVAL } else { FIRST_KEYS_INTERVAL };
+            let interval = if self.has_keys() {
+                REFRESH_INTERVAL
+            } else {
+                FIRST_KEYS_INTERVAL
+            };
             self.fetch_unless_within(interval).await;
-            sleep(if self.has_keys() { REFRESH_INTERVAL } else { FIRST_KEYS_INTERVAL }).await;
+            sleep(if self.has_keys() {
+                REFRESH_INTERVAL
+            } else {
+                FIRST_KEYS_INTERVAL
+            })
+            .await;
         }
     }
 

@@ -74,25 +74,37 @@ impl fmt::Debug for VerifyingKey {
 impl VerifyingKey {
     /// HS256.
     pub(super) fn secret(secret: &[u8]) -> Self {
-        Self { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) }
+        Self {
+            algorithm: Algorithm::HS256,
+            key: DecodingKey::from_secret(secret),
+        }
     }
 
     /// RS256, from modulus and exponent in base64url.
     pub(super) fn rsa(modulus: &str, exponent: &str) -> Option<Self> {
         let key = DecodingKey::from_rsa_components(modulus, exponent).ok()?;
-        Some(Self { algorithm: Algorithm::RS256, key })
+        Some(Self {
+            algorithm: Algorithm::RS256,
+            key,
+        })
     }
 
     /// ES256, from a point of P-256 in base64url.
     pub(super) fn p256(x: &str, y: &str) -> Option<Self> {
         let key = DecodingKey::from_ec_components(x, y).ok()?;
-        Some(Self { algorithm: Algorithm::ES256, key })
+        Some(Self {
+            algorithm: Algorithm::ES256,
+            key,
+        })
     }
 
     /// EdDSA, from an Ed25519 public key in base64url.
     pub(super) fn ed25519(x: &str) -> Option<Self> {
         let key = DecodingKey::from_ed_components(x).ok()?;
-        Some(Self { algorithm: Algorithm::EdDSA, key })
+        Some(Self {
+            algorithm: Algorithm::EdDSA,
+            key,
+        })
     }
 
     /// The algorithm's name in a JWK.
@@ -126,7 +138,10 @@ pub(super) fn read_header(token: &str) -> Result<TokenHeader, TokenFault> {
     if header.crit.is_some() {
         return Err(TokenFault::Malformed);
     }
-    Ok(TokenHeader { algorithm: header.alg, key_id: header.kid })
+    Ok(TokenHeader {
+        algorithm: header.alg,
+        key_id: header.kid,
+    })
 }
 
 /// The claims this service reads besides the registered ones that [`prove`] holds against the rules.

@@ -117,14 +117,22 @@ enum State {
 }
 
 impl Freshness {
-    pub(crate) fn new(measured: query::freshness::Freshness, totals: &Measures, delayed_seconds: f64) -> Self {
+    pub(crate) fn new(
+        measured: query::freshness::Freshness,
+        totals: &Measures,
+        delayed_seconds: f64,
+    ) -> Self {
         let state = match measured.age_seconds {
             _ if totals.requests == 0 => State::NoData,
             Some(age) if age <= delayed_seconds => State::Live,
             // An age that nobody measured is not a fresh one.
             _ => State::Delayed,
         };
-        Self { counted_through: measured.counted_through, age_seconds: measured.age_seconds, state }
+        Self {
+            counted_through: measured.counted_through,
+            age_seconds: measured.age_seconds,
+            state,
+        }
     }
 }
 
@@ -142,8 +150,19 @@ mod tests {
     use time::macros::datetime;
 
     fn state(age_seconds: Option<f64>, requests: i64) -> State {
-        let measured = query::freshness::Freshness { counted_through: None, age_seconds };
-        Freshness::new(measured, &Measures { requests, ..Measures::default() }, 60.0).state
+        let measured = query::freshness::Freshness {
+            counted_through: None,
+            age_seconds,
+        };
+        Freshness::new(
+            measured,
+            &Measures {
+                requests,
+                ..Measures::default()
+            },
+            60.0,
+        )
+        .state
     }
 
     #[test]
@@ -158,7 +177,12 @@ mod tests {
 
     #[test]
     fn the_wire_has_the_documented_shape() {
-        let totals = Measures { requests: 2, input_tokens: 3, total_tokens: 3, ..Measures::default() };
+        let totals = Measures {
+            requests: 2,
+            input_tokens: 3,
+            total_tokens: 3,
+            ..Measures::default()
+        };
         let range = TimeRange::new(datetime!(2026-11-01 0:00 UTC), datetime!(2026-12-01 0:00 UTC)).unwrap();
         let answer = Answer {
             object: "models",

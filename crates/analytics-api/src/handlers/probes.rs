@@ -29,9 +29,11 @@ struct Readiness {
 pub(crate) async fn ready(app: Data<App>) -> impl Responder {
     let (database, schema, mut missing) = match app.database.ready().await {
         Ok(()) => ("ok", "ok", Vec::new()),
-        Err(Unready::Database) => {
-            ("unreachable", "unknown", vec!["the database cannot be reached".to_owned()])
-        }
+        Err(Unready::Database) => (
+            "unreachable",
+            "unknown",
+            vec!["the database cannot be reached".to_owned()],
+        ),
         Err(Unready::Schema(why)) => ("ok", "wrong", vec![why]),
     };
     let has_keys = app.authenticator.has_keys();
@@ -50,13 +52,18 @@ pub(crate) async fn ready(app: Data<App>) -> impl Responder {
         shutting_down,
         missing,
     };
-    let mut response =
-        if readiness.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    let mut response = if readiness.ready {
+        HttpResponse::Ok()
+    } else {
+        HttpResponse::ServiceUnavailable()
+    };
     response.json(readiness)
 }
 
 /// `GET /metrics`
 pub(crate) async fn metrics(app: Data<App>) -> impl Responder {
     app.database.report_pool();
-    HttpResponse::Ok().content_type(CONTENT_TYPE).body(app.metrics.render())
+    HttpResponse::Ok()
+        .content_type(CONTENT_TYPE)
+        .body(app.metrics.render())
 }

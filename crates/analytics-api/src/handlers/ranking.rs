@@ -29,7 +29,11 @@ pub(crate) async fn ranking(
         range: answer::Range::new(question.range, BucketWidth::All),
         currency: answer::CURRENCY,
         totals: answer.totals,
-        data: answer.rows.into_iter().map(|(key, measures)| Line::new(dimension, key, measures)).collect(),
+        data: answer
+            .rows
+            .into_iter()
+            .map(|(key, measures)| Line::new(dimension, key, measures))
+            .collect(),
         has_more: answer.has_more,
         next_page: None,
         freshness: answer::Freshness::new(read.freshness, &answer.totals, app.delayed_seconds),

@@ -28,7 +28,12 @@ fn check(request: &ServiceRequest) -> Result<(), ApiError> {
         return Err(ApiError::TargetTooLong(MAX_TARGET_BYTES));
     }
     let headers = request.headers();
-    if headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() > MAX_HEADER_BYTES {
+    if headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum::<usize>()
+        > MAX_HEADER_BYTES
+    {
         return Err(ApiError::HeadersTooLarge(MAX_HEADER_BYTES));
     }
     let announced = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");

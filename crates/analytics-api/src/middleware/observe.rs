@@ -22,7 +22,10 @@ pub(crate) async fn observe(
     let began = Instant::now();
     let response = next.call(request).await?;
     let took = began.elapsed();
-    let route = response.request().match_pattern().unwrap_or_else(|| UNMATCHED.to_owned());
+    let route = response
+        .request()
+        .match_pattern()
+        .unwrap_or_else(|| UNMATCHED.to_owned());
     let method = metrics::method_label(response.request().method().as_str());
     let status = response.status().as_u16();
     metrics::answered(method, &route, status, took);

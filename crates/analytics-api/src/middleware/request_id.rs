@@ -23,7 +23,10 @@ impl RequestId {
     }
 
     fn of(request: &ServiceRequest) -> Self {
-        let given = request.headers().get(&HEADER).and_then(|value| value.to_str().ok());
+        let given = request
+            .headers()
+            .get(&HEADER)
+            .and_then(|value| value.to_str().ok());
         match given.filter(|id| is_sane(id)) {
             Some(id) => Self(id.to_owned()),
             None => Self(Uuid::new_v4().to_string()),

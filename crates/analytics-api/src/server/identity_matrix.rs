@@ -1,0 +1,165 @@
+//! Every route of the table, asked by every kind of caller, about its own organization, another one and
+//! one that is none.
+
+use actix_web::http::StatusCode;
+use actix_web::test::TestRequest;
+use serde_json::{Value, json};
+
+use super::without_database::{Reply, app, get, send};
+use crate::auth::test_tokens::{ORG, OTHER_ORG, OTHER_USER, SECRET, Signer, USER, now};
+use crate::routes::{Readers, TABLE};
+
+const IN: u16 = 503;
+
+struct Identity {
+    name: &'static str,
+    claims: Option<Value>,
+}
+
+fn identities() -> Vec<Identity> {
+    let claims = |role: &str, org_id: Value| {
+        Some(json!({"sub": USER, "role": role, "org_id": org_id, "exp": now() + 3600}))
+    };
+    vec![
+        Identity {
+            name: "nobody",
+            claims: None,
+        },
+        Identity {
+            name: "system_admin",
+            claims: claims("system_admin", Value::Null),
+        },
+        Identity {
+            name: "system_admin of an organization",
+            claims: claims("system_admin", json!(ORG)),
+        },
+        Identity {
+            name: "org_admin",
+            claims: claims("org_admin", json!(ORG)),
+        },
+        Identity {
+            name: "org_admin of another",
+            claims: claims("org_admin", json!(OTHER_ORG)),
+        },
+        Identity {
+            name: "org_admin of none",
+            claims: claims("org_admin", Value::Null),
+        },
+        Identity {
+            name: "org_user",
+            claims: claims("org_user", json!(ORG)),
+        },
+        Identity {
+            name: "org_user of another",
+            claims: claims("org_user", json!(OTHER_ORG)),
+        },
+        Identity {
+            name: "org_user of none",
+            claims: claims("org_user", Value::Null),
+        },
+        Identity {
+            name: "no role",
+            claims: claims("", json!(ORG)),
+        },
+    ]
+}
+
+/// Written down a second time on purpose: the table in `routes` is what is under test.
+fn expected(identity: &str, path: &str, asked_org: &str) -> u16 {
+    if identity == "nobody" {
+        return 401;
+    }
+    let of_system = path.contains("/system/");
+    match identity {
+        "system_admin" | "system_admin of an organization" if asked_org == "acme" && !of_system => 400,
+        "system_admin" | "system_admin of an organization" => IN,
+        _ if of_system => 403,
+        "org_admin" if asked_org == ORG => IN,
+        "org_admin of another" if asked_org == OTHER_ORG => IN,
+        "org_user" if asked_org == ORG && !path.ends_with("/users") => IN,
+        "org_user of another" if asked_org == OTHER_ORG && !path.ends_with("/users") => IN,
+        _ => 403,
+    }
+}
+
+/// What may not depend on whether an organization exists.
+fn without_request_id(reply: &Reply) -> (StatusCode, Value) {
+    let mut body = reply.json();
+    body.as_object_mut().unwrap().remove("request_id").unwrap();
+    (reply.status, body)
+}
+
+#[actix_web::test]
+async fn every_route_by_every_identity() {
+    let app = app(&[("JWT_SECRET", SECRET)]);
+    let mut refusal = None;
+    let mut asked = 0;
+    for entry in TABLE.iter().filter(|entry| entry.readers != Readers::Everybody) {
+        for identity in identities() {
+            for org in [ORG, OTHER_ORG, "acme"] {
+                let path = entry.path.replace("{org_id}", org);
+                let reply = match &identity.claims {
+                    None => send(&app, TestRequest::get().uri(&path)).await,
+                    Some(claims) => get(&app, &path, &Signer::secret().token(None, claims)).await,
+                };
+                let expected = expected(identity.name, entry.path, org);
+                assert_eq!(
+                    reply.status.as_u16(),
+                    expected,
+                    "{} asks {path}: {reply:?}",
+                    identity.name
+                );
+                if reply.status == StatusCode::FORBIDDEN {
+                    let seen = without_request_id(&reply);
+                    assert_eq!(
+                        refusal.get_or_insert_with(|| seen.clone()),
+                        &seen,
+                        "every 403 is the same"
+                    );
+                }
+                asked += 1;
+            }
+        }
+    }
+    assert_eq!(asked, 6 * 10 * 3);
+}
+
+#[actix_web::test]
+async fn a_user_reads_its_own_usage_whatever_it_asks_for() {
+    let app = app(&[("JWT_SECRET", SECRET)]);
+    let claims = json!({"sub": USER, "role": "org_user", "org_id": ORG, "exp": now() + 3600});
+    let token = Signer::secret().token(None, &claims);
+    for (query, expected) in [
+        (String::new(), IN),
+        (format!("?user_id={USER}"), IN),
+        (format!("?user_id={OTHER_USER}"), 403),
+        (format!("?user_id={USER}&user_id={OTHER_USER}"), 403),
+        ("?user_id=me".to_owned(), 400),
+    ] {
+        for route in ["usage", "models"] {
+            let path = format!("/api/v1/analytics/orgs/{ORG}/{route}{query}");
+            assert_eq!(get(&app, &path, &token).await.status.as_u16(), expected, "{path}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_user_needs_an_id_to_have_usage_of_its_own() {
+    let app = app(&[("JWT_SECRET", SECRET)]);
+    let claims = json!({"sub": "alice", "role": "org_user", "org_id": ORG, "exp": now() + 3600});
+    let path = format!("/api/v1/analytics/orgs/{ORG}/usage");
+    let reply = get(&app, &path, &Signer::secret().token(None, &claims)).await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN);
+}
+
+#[actix_web::test]
+async fn roles_in_headers_mean_nothing() {
+    let app = app(&[("JWT_SECRET", SECRET)]);
+    let path = format!("/api/v1/analytics/orgs/{ORG}/usage");
+    let request = TestRequest::get()
+        .uri(&path)
+        .insert_header(("X-User-Role", "system_admin"))
+        .insert_header(("X-Actor-Roles", "system_admin"))
+        .insert_header(("X-Org-Id", ORG));
+    assert_eq!(send(&app, request).await.status, StatusCode::UNAUTHORIZED);
+}
