@@ -5,7 +5,13 @@
 //! here imports the services' own decoding or arithmetic: what they are held against must not share
 //! their mistakes.
 
+pub mod generator;
+pub mod malformed;
 pub mod pid;
 pub mod ports;
+pub mod process;
 pub mod progress;
+pub mod publisher;
 pub mod servers;
+pub mod token;
+pub mod truth;

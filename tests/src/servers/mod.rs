@@ -64,3 +64,6 @@ pub async fn remove_orphans() -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

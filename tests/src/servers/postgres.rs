@@ -205,6 +205,8 @@ impl Postgres {
                 process.wait_gone(Duration::from_secs(5)).await;
             }
         }
+        // Until somebody reaps the postmaster, its zombie passes for a running one.
+        let _ = fs::remove_file(self.data().join("postmaster.pid"));
         Ok(())
     }
 
