@@ -99,10 +99,11 @@ impl Application {
             shutdown_delay,
         } = self;
         let handle = server.handle();
-        let fresh = app.clone();
-        let keys = tokio::spawn(async move { fresh.authenticator.keep_keys_fresh().await });
+        let shared = app.clone();
+        let beside = tokio::spawn(async move {
+            tokio::join!(log_readiness(&shared), shared.authenticator.keep_keys_fresh())
+        });
         info!(%address, "listening");
-        log_readiness(&app).await;
         tokio::select! {
             ended = &mut server => return ended,
             () = shutdown => {}
@@ -117,7 +118,7 @@ impl Application {
             handle.stop(true).await;
         };
         let (ended, ()) = tokio::join!(server, stop);
-        keys.abort();
+        beside.abort();
         info!("stopped");
         ended
     }
