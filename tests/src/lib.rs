@@ -5,6 +5,8 @@
 //! here imports the services' own decoding or arithmetic: what they are held against must not share
 //! their mistakes.
 
+#[cfg(test)]
+mod contract;
 pub mod generator;
 pub mod malformed;
 pub mod pid;
