@@ -231,7 +231,11 @@ impl Given {
             (false, false, false) => Some(Period::ThisMonth.range(now)),
             (true, _, _) => {
                 let detail = "cannot be combined with start_time or end_time";
-                self.faults.push(fault("period", detail, &[]));
+                self.faults.push(fault(
+                    "period",
+                    detail,
+                    &["period alone", "start_time with end_time"],
+                ));
                 None
             }
             (false, true, false) => {
