@@ -1,5 +1,7 @@
 //! The `analytics-api` service.
 
+use std::process::ExitCode;
+
 use analytics_api::Application;
 use analytics_api::config::{Config, KEYS};
 use analytics_runtime::metrics_endpoint::MetricsEndpoint;
@@ -7,7 +9,23 @@ use analytics_runtime::settings::Settings;
 use analytics_runtime::{logging, shutdown, tls};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(
+                clippy::print_stderr,
+                reason = "what stops the start may be what logging needs"
+            )]
+            {
+                eprintln!("analytics-api: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
     tls::install_provider();
     let settings = Settings::load(KEYS)?;
     logging::init(&settings)?;
