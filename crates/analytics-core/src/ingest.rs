@@ -1,2 +1,92 @@
-//! The SQL that writes: events by COPY, the path around duplicates, dead letters, and the worker's own
-//! report.
+//! The SQL of the ingest-worker: how a batch becomes rows, and what the worker says about itself.
+
+/// The columns that the worker writes, in the order of its rows; `ingested_at` has a default.
+macro_rules! event_columns {
+    () => {
+        "time, event_id, org_id, user_id, api_key_id, model_name, input_tokens, output_tokens, \
+         total_tokens, cost, latency_ms, status, error_message, request_id"
+    };
+}
+
+/// The straight way: binary COPY into the table. A single event that is stored already fails it.
+pub const COPY_EVENTS: &str = concat!(
+    "-- copy_events\nCOPY usage_events (",
+    event_columns!(),
+    ") FROM STDIN (FORMAT binary)"
+);
+
+/// Where a batch waits that may hold stored events. Explicit columns, because a writer may not read the
+/// table's definition; one per session, emptied by each commit.
+pub const CREATE_STAGING: &str = "-- create_staging
+CREATE TEMP TABLE IF NOT EXISTS staged_events (
+    time timestamptz NOT NULL, event_id uuid NOT NULL, org_id uuid NOT NULL, user_id uuid NOT NULL,
+    api_key_id uuid NOT NULL, model_name text NOT NULL, input_tokens integer NOT NULL,
+    output_tokens integer NOT NULL, total_tokens integer NOT NULL, cost numeric(20,10) NOT NULL,
+    latency_ms integer, status text NOT NULL, error_message text, request_id text
+) ON COMMIT DELETE ROWS";
+
+/// The first half of the way around duplicates.
+pub const COPY_STAGED: &str = concat!(
+    "-- copy_staged\nCOPY pg_temp.staged_events (",
+    event_columns!(),
+    ") FROM STDIN (FORMAT binary)"
+);
+
+/// The second half: in key order, so that two workers with the same events cannot deadlock. Without a
+/// conflict target it needs no right but INSERT.
+pub const INSERT_STAGED: &str = concat!(
+    "-- insert_staged\nINSERT INTO usage_events (",
+    event_columns!(),
+    ") SELECT ",
+    event_columns!(),
+    " FROM pg_temp.staged_events ORDER BY org_id, time, event_id ON CONFLICT DO NOTHING"
+);
+
+/// Begins a batch. Stricter isolation would end in serialization failures on hot rollup rows.
+pub const BEGIN: &str = "-- begin\nBEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// Ends a batch: from here on its events are counted.
+pub const COMMIT: &str = "-- commit\nCOMMIT";
+
+/// Gives a batch up.
+pub const ROLLBACK: &str = "-- rollback\nROLLBACK";
+
+/// Which times are accepted, by the database's clock: from the first on, up to the second.
+pub const READ_WINDOW: &str =
+    "-- read_window\nSELECT floor, now() + interval '10 minutes' FROM ingest_window";
+
+/// Keeps messages that are no events; one that is kept already stays as it is. In digest order, so that
+/// two workers with the same messages cannot deadlock.
+pub const INSERT_DEAD_LETTERS: &str = "-- insert_dead_letters
+INSERT INTO dead_letters (queue, body, headers, reason, field, detail)
+SELECT $1, body, headers, reason, field, detail
+FROM unnest($2::bytea[], $3::jsonb[], $4::text[], $5::text[], $6::text[])
+    AS letter (body, headers, reason, field, detail)
+ORDER BY sha256(body)
+ON CONFLICT DO NOTHING";
+
+/// Says what this worker knows of the queue; ages in seconds, so that the database's clock is the only
+/// one. `$3`: since it started; `$4`: since what is said was true; `$5`: since it last saw the queue
+/// empty; `$6`: since its oldest unacknowledged delivery arrived.
+pub const REPORT: &str = "-- report
+INSERT INTO ingest_workers AS w (worker_id, queue, started_at, beat_at, queue_empty_at, oldest_unacked_at)
+SELECT $1, $2, clock_timestamp() - make_interval(secs => $3), clock_timestamp() - make_interval(secs => $4),
+    clock_timestamp() - make_interval(secs => $5), clock_timestamp() - make_interval(secs => $6)
+ON CONFLICT (worker_id) DO UPDATE SET
+    beat_at = excluded.beat_at,
+    queue_empty_at = coalesce(excluded.queue_empty_at, w.queue_empty_at),
+    oldest_unacked_at = excluded.oldest_unacked_at";
+
+/// What a writer's role needs, `{role}` being its quoted name. Rollups are written by triggers that run
+/// as their owner.
+pub const GRANT_WRITER: &str = "-- grant_writer
+GRANT USAGE ON SCHEMA public TO {role};
+GRANT INSERT ON usage_events, dead_letters TO {role};
+GRANT SELECT ON ingest_window, refinery_schema_history TO {role};
+GRANT SELECT, INSERT, UPDATE ON ingest_workers TO {role}";
+
+/// What a reader's role needs.
+pub const GRANT_READER: &str = "-- grant_reader
+GRANT USAGE ON SCHEMA public TO {role};
+GRANT SELECT ON usage_events, usage_daily_by_user, usage_quarter_hourly, usage_hourly, usage_daily,
+    ingest_workers, ingest_window, refinery_schema_history TO {role}";

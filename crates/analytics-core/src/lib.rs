@@ -8,6 +8,7 @@
 pub mod cost;
 pub mod event;
 pub mod ingest;
+pub mod maintenance;
 pub mod number;
 pub mod query;
 pub mod range;

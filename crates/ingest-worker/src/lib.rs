@@ -1,1 +1,21 @@
-//! To be written.
+//! The path of a usage event from the queue to a committed row:
+//! [`amqp`] receives it, a [`consumer`] reads it, a [`lane`] collects a [`batch`], the [`sink`] commits it,
+//! and the lane acknowledges. `docs/architecture.md` numbers the steps and says what happens when the
+//! process dies at each.
+
+pub mod amqp;
+pub mod backoff;
+pub mod batch;
+pub mod config;
+pub mod consumer;
+pub mod held;
+pub mod lane;
+pub mod maintenance;
+pub mod metrics;
+pub mod migrate;
+pub mod probes;
+pub mod report;
+pub mod sink;
+pub mod sqlstate;
+pub mod status;
+pub mod worker;

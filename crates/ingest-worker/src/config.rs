@@ -1,0 +1,252 @@
+//! The worker's settings.
+
+use std::time::Duration;
+
+use analytics_core::schema::Flavor;
+use analytics_runtime::postgres::Database;
+use analytics_runtime::settings::{Key, Settings, SettingsError};
+
+use crate::amqp::Address;
+
+/// Every key that the worker knows besides the shared ones.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "PORT",
+        default: Some("8081"),
+        help: "TCP port of /health, /ready and /metrics; 0 takes a free one",
+    },
+    Key {
+        name: "DATABASE_URL",
+        default: None,
+        help: "postgres://user:password@host:5432/database?sslmode=disable|prefer|require|verify-full&sslrootcert=FILE; needs INSERT on usage_events",
+    },
+    Key {
+        name: "MAINTENANCE_DATABASE_URL",
+        default: None,
+        help: "the same for migrations and maintenance, which need the owner of the tables or a member of it; default: DATABASE_URL",
+    },
+    Key {
+        name: "DATABASE_FLAVOR",
+        default: None,
+        help: "timescaledb or postgres: what `migrate` makes of a database without a schema; default: what the server offers",
+    },
+    Key {
+        name: "WRITER_ROLE",
+        default: None,
+        help: "role that `migrate` grants what the worker needs",
+    },
+    Key {
+        name: "READER_ROLE",
+        default: None,
+        help: "role that `migrate` grants what the API needs",
+    },
+    Key {
+        name: "RABBITMQ_URL",
+        default: None,
+        help: "amqp://user:password@host:5672/vhost or amqps://, percent-encoded; an empty path is the vhost /",
+    },
+    Key {
+        name: "RABBITMQ_CA_FILE",
+        default: None,
+        help: "PEM file of CA certificates for amqps://; default: the system's",
+    },
+    Key {
+        name: "QUEUE_NAME",
+        default: Some("usage-events"),
+        help: "queue of usage events, 1 to 200 bytes; used as it is found, else declared as a durable quorum queue",
+    },
+    Key {
+        name: "CONSUMER_WORKERS",
+        default: Some("5"),
+        help: "consumers, each with its own channel, 1 to 64",
+    },
+    Key {
+        name: "WRITER_LANES",
+        default: Some("2"),
+        help: "lanes that write batches, each with its own database connection, 1 to 64; at most one per consumer",
+    },
+    Key {
+        name: "BATCH_SIZE",
+        default: Some("5000"),
+        help: "deliveries that close a batch, 1 to 100000",
+    },
+    Key {
+        name: "BATCH_MAX_AGE_MS",
+        default: Some("100"),
+        help: "milliseconds after which a batch closes, counted from its first delivery, 1 to 60000",
+    },
+    Key {
+        name: "PREFETCH",
+        default: Some("4000"),
+        help: "unacknowledged deliveries per consumer, 1 to 65535; with CONSUMER_WORKERS at least twice WRITER_LANES x BATCH_SIZE, or batches do not fill. This times the consumers times the largest message bounds the memory",
+    },
+    Key {
+        name: "MAINTENANCE_ENABLED",
+        default: Some("true"),
+        help: "true or false: whether this process may do the maintenance; one process at a time does",
+    },
+    Key {
+        name: "RAW_RETENTION_DAYS",
+        default: Some("90"),
+        help: "days that raw events are kept, 2 to 3650",
+    },
+    Key {
+        name: "ROLLUP_RETENTION_MONTHS",
+        default: Some("13"),
+        help: "months that rollups are kept, 1 to 120; longer than raw events",
+    },
+];
+
+/// What the worker needs to run.
+#[derive(Clone)]
+pub struct WorkerConfig {
+    /// Port of the probes.
+    pub port: u16,
+    /// Where events go.
+    pub database: Database,
+    /// Where they come from.
+    pub broker: Address,
+    /// The queue's name.
+    pub queue: String,
+    /// Consumers.
+    pub consumers: usize,
+    /// Lanes that write.
+    pub lanes: usize,
+    /// Deliveries that close a batch.
+    pub batch_size: usize,
+    /// Age that closes a batch.
+    pub batch_max_age: Duration,
+    /// Unacknowledged deliveries per consumer.
+    pub prefetch: u16,
+    /// The maintenance that this process may do.
+    pub maintenance: Option<MaintenanceConfig>,
+}
+
+/// What maintenance needs.
+#[derive(Clone)]
+pub struct MaintenanceConfig {
+    /// The database, as the owner of the tables or a member of it.
+    pub database: Database,
+    /// Days that raw events are kept.
+    pub raw_retention_days: i32,
+    /// Months that rollups are kept.
+    pub rollup_retention_months: i32,
+}
+
+/// What `migrate` needs.
+#[derive(Clone)]
+pub struct MigrateConfig {
+    /// The database, as the owner-to-be of the tables.
+    pub database: Database,
+    /// The flavor that is asked for.
+    pub flavor: Option<Flavor>,
+    /// Role to grant the worker's rights.
+    pub writer_role: Option<String>,
+    /// Role to grant the API's rights.
+    pub reader_role: Option<String>,
+}
+
+/// Settings of a session that writes: a reported commit is what the acknowledgement relies on; one that
+/// hangs inside a transaction must not keep its keys locked; late events may need any number of
+/// decompressed rows.
+const WRITER_SESSION: &[(&str, &str)] = &[
+    ("synchronous_commit", "on"),
+    ("default_transaction_isolation", "read\\ committed"),
+    ("idle_in_transaction_session_timeout", "30s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("timezone", "UTC"),
+    ("jit", "off"),
+    ("timescaledb.max_tuples_decompressed_per_dml_transaction", "0"),
+];
+
+fn database(settings: &Settings, key: &str) -> Result<Database, SettingsError> {
+    let url: String = settings.required(key)?;
+    Database::parse(&url).map_err(|error| settings.invalid(key, error.to_string()))
+}
+
+impl WorkerConfig {
+    /// Reads and checks the settings.
+    ///
+    /// # Errors
+    /// The first key that is missing or not valid.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let url: String = settings.required("RABBITMQ_URL")?;
+        let broker = Address::parse(&url, settings.text("RABBITMQ_CA_FILE"))
+            .map_err(|error| settings.invalid("RABBITMQ_URL", error.to_string()))?;
+        let queue: String = settings.required("QUEUE_NAME")?;
+        if queue.is_empty() || queue.len() > 200 {
+            return Err(settings.invalid("QUEUE_NAME", "must have 1 to 200 bytes"));
+        }
+        let consumers = settings.within("CONSUMER_WORKERS", 1..=64)?;
+        Ok(Self {
+            port: settings.required("PORT")?,
+            database: database(settings, "DATABASE_URL")?.session("ingest-worker", WRITER_SESSION),
+            broker,
+            queue,
+            consumers,
+            lanes: settings.within("WRITER_LANES", 1..=64)?.min(consumers),
+            batch_size: settings.within("BATCH_SIZE", 1..=100_000)?,
+            batch_max_age: Duration::from_millis(settings.within("BATCH_MAX_AGE_MS", 1..=60_000)?),
+            prefetch: settings.within("PREFETCH", 1..=u16::MAX)?,
+            maintenance: match settings.required("MAINTENANCE_ENABLED")? {
+                true => Some(MaintenanceConfig::read(settings)?),
+                false => None,
+            },
+        })
+    }
+}
+
+impl MaintenanceConfig {
+    /// Reads and checks the settings.
+    ///
+    /// # Errors
+    /// The first key that is missing or not valid.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let raw_retention_days = settings.within("RAW_RETENTION_DAYS", 2..=3650)?;
+        let rollup_retention_months = settings.within("ROLLUP_RETENTION_MONTHS", 1..=120)?;
+        // 28 days: the shortest month. Raw events without their rollups would be counted by nobody.
+        if rollup_retention_months * 28 < raw_retention_days {
+            return Err(settings.invalid(
+                "ROLLUP_RETENTION_MONTHS",
+                "must be longer than RAW_RETENTION_DAYS",
+            ));
+        }
+        Ok(Self {
+            database: owner_database(settings)?,
+            raw_retention_days,
+            rollup_retention_months,
+        })
+    }
+}
+
+impl MigrateConfig {
+    /// Reads and checks the settings.
+    ///
+    /// # Errors
+    /// The first key that is missing or not valid.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let flavor = match settings.text("DATABASE_FLAVOR") {
+            None => None,
+            Some(name) => Some(
+                Flavor::from_name(name)
+                    .ok_or_else(|| settings.invalid("DATABASE_FLAVOR", "must be timescaledb or postgres"))?,
+            ),
+        };
+        Ok(Self {
+            database: owner_database(settings)?,
+            flavor,
+            writer_role: settings.optional("WRITER_ROLE")?,
+            reader_role: settings.optional("READER_ROLE")?,
+        })
+    }
+}
+
+fn owner_database(settings: &Settings) -> Result<Database, SettingsError> {
+    let key = match settings.text("MAINTENANCE_DATABASE_URL") {
+        Some(_) => "MAINTENANCE_DATABASE_URL",
+        None => "DATABASE_URL",
+    };
+    Ok(database(settings, key)?.session("ingest-worker maintenance", &[("jit", "off")]))
+}

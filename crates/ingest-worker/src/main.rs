@@ -1,0 +1,113 @@
+//! The command line of the ingest-worker.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use analytics_runtime::metrics_endpoint::MetricsEndpoint;
+use analytics_runtime::settings::Settings;
+use analytics_runtime::{logging, shutdown, tls};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use ingest_worker::config::{KEYS, MaintenanceConfig, MigrateConfig, WorkerConfig};
+use ingest_worker::status::Status;
+use ingest_worker::{maintenance, migrate, probes, worker};
+use tokio_util::sync::CancellationToken;
+
+/// Stores usage events: from RabbitMQ to PostgreSQL, each once.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Settings come from the environment; the README lists them."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Consume the queue (what is done without a command)
+    Run,
+    /// Bring the database to this build's schema; safe from several places at once
+    Migrate,
+    /// Do every maintenance step once, waiting for whoever is at it
+    Maintain,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tls::install_provider();
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let settings = match Settings::load(KEYS) {
+        Ok(settings) => settings,
+        Err(error) => {
+            // Logging is configured by the settings that could not be read.
+            let _ = logging::init(&Settings::from_map(KEYS, [])?);
+            return Err(error.into());
+        }
+    };
+    logging::init(&settings).or_else(|error| {
+        let _ = logging::init(&Settings::from_map(KEYS, [])?);
+        Err(error)
+    })?;
+    match arguments.command.unwrap_or(Command::Run) {
+        Command::Run => consume(&settings).await,
+        Command::Migrate => {
+            let migrated = migrate::migrate(&MigrateConfig::read(&settings)?).await?;
+            say(&format!(
+                "flavor {}: {}",
+                migrated.flavor.name(),
+                migrated.because
+            ));
+            match migrated.applied.as_slice() {
+                [] => say("nothing to apply: the schema is up to date"),
+                applied => say(&format!("applied {}", applied.join(", "))),
+            }
+            Ok(())
+        }
+        Command::Maintain => {
+            for line in maintenance::once(&MaintenanceConfig::read(&settings)?).await? {
+                say(&line);
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn consume(settings: &Settings) -> anyhow::Result<()> {
+    let config = WorkerConfig::read(settings)?;
+    let metrics = MetricsEndpoint::install().context("the metrics recorder")?;
+    let status = Arc::new(Status::default());
+    let probes =
+        probes::server(config.port, Arc::clone(&status), metrics).context("PORT cannot be opened")?;
+    let probes_handle = probes.handle();
+    let probes = tokio::spawn(probes);
+    let stop = CancellationToken::new();
+    let signal = stop.clone();
+    tokio::spawn(async move {
+        if let Err(error) = shutdown::signalled().await {
+            tracing::error!(%error, "signals cannot be heard");
+        }
+        signal.cancel();
+    });
+    let ran = worker::run(config, status, stop).await;
+    probes_handle.stop(false).await;
+    probes.await.context("the probes")??;
+    tracing::info!("stopped");
+    Ok(ran?)
+}
+
+/// The answer of a command, for whoever called it.
+#[expect(clippy::print_stdout, reason = "the output of a command line tool")]
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,188 @@
+//! Maintenance: partitions ahead, aggregates refreshed, chunks to the columnstore, what is past its
+//! retention dropped, and raw events audited against their rollups. One loop for both flavors, run by one
+//! process at a time; every step can be repeated and be cut short.
+
+mod postgres;
+mod steps;
+mod timescaledb;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use analytics_core::maintenance::{LOCK, READ_FLAVOR, READ_OTHER_OWNER, SESSION, TRY_LOCK};
+use analytics_core::schema::Flavor;
+use tokio::sync::Notify;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::MaintenanceConfig;
+use crate::metrics;
+use steps::Step;
+
+/// Between two rounds of what is due often; four times the last round's length if that is more.
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
+/// Between two rounds of the rest.
+const UPKEEP_EVERY: Duration = Duration::from_secs(180);
+/// Between two looks whether somebody else has given maintenance up.
+const LOCK_EVERY: Duration = Duration::from_secs(5);
+
+/// Why maintenance could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum MaintenanceError {
+    /// The database's word.
+    #[error("the database refused: {}", .0.as_db_error().map_or_else(|| .0.to_string(), |db| format!("{} ({})", db.message(), db.code().code())))]
+    Database(#[from] tokio_postgres::Error),
+    /// A step failed.
+    #[error("{} of {of} steps failed: {}", .failed.len(), .failed.join("; "))]
+    Steps {
+        /// What failed, with the database's words.
+        failed: Vec<String>,
+        /// How many steps there were.
+        of: usize,
+    },
+}
+
+/// A session that holds the lock and has the owner's rights.
+struct Maintainer {
+    client: Client,
+    flavor: Flavor,
+    config: MaintenanceConfig,
+    /// Days back from today whose audit comes next.
+    audit_day: i64,
+}
+
+impl Maintainer {
+    async fn open(config: &MaintenanceConfig) -> Result<Self, MaintenanceError> {
+        let client = config.database.connect().await?;
+        for setting in SESSION {
+            client.batch_execute(setting).await?;
+        }
+        // Refreshing and dropping are the owner's alone.
+        if let Some(owner) = client.query_opt(READ_OTHER_OWNER, &[]).await? {
+            let owner: String = owner.try_get(0)?;
+            client
+                .batch_execute(&format!("-- become_owner\nSET ROLE {owner}"))
+                .await?;
+        }
+        let name: String = client.query_one(READ_FLAVOR, &[]).await?.try_get(0)?;
+        let flavor = Flavor::from_name(&name).unwrap_or(Flavor::Postgres);
+        if flavor == Flavor::TimescaleDb {
+            client
+                .batch_execute(analytics_core::maintenance::timescaledb::SESSION)
+                .await?;
+        }
+        Ok(Self {
+            client,
+            flavor,
+            config: config.clone(),
+            audit_day: 0,
+        })
+    }
+
+    async fn run(&mut self, step: Step) -> Result<String, MaintenanceError> {
+        let began = Instant::now();
+        let done = steps::run(self, step).await;
+        match &done {
+            Ok(said) => {
+                tracing::debug!(step = step.name(), said, "maintenance step done");
+                ::metrics::histogram!(metrics::STEP_SECONDS, "step" => step.name()).record(began.elapsed());
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                ::metrics::gauge!(metrics::STEP_SUCCESS, "step" => step.name())
+                    .set(now.map_or(0.0, |now| now.as_secs_f64()));
+            }
+            Err(error) => {
+                // A lock that was not to be had and a deadlock alike: the next round does it.
+                tracing::warn!(step = step.name(), %error, "maintenance step left for the next round");
+                ::metrics::counter!(metrics::STEP_FAILURES, "step" => step.name()).increment(1);
+            }
+        }
+        done
+    }
+}
+
+/// Does the maintenance until `stop`, whenever no other process does. `missing_partition` asks for
+/// partitions out of turn.
+pub async fn run(config: MaintenanceConfig, missing_partition: Arc<Notify>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let turn = turn(&config, &missing_partition);
+        if let Some(Err(error)) = stop.run_until_cancelled(turn).await {
+            tracing::warn!(%error, "maintenance cannot go on; trying again");
+        }
+        ::metrics::gauge!(metrics::MAINTAINER).set(0.0);
+        stop.run_until_cancelled(tokio::time::sleep(LOCK_EVERY)).await;
+    }
+}
+
+/// From getting the lock to losing the connection. Returns at once if somebody else has the lock.
+async fn turn(config: &MaintenanceConfig, missing_partition: &Notify) -> Result<(), MaintenanceError> {
+    let mut maintainer = Maintainer::open(config).await?;
+    if !maintainer
+        .client
+        .query_one(TRY_LOCK, &[])
+        .await?
+        .try_get::<_, bool>(0)?
+    {
+        return Ok(());
+    }
+    tracing::info!(
+        flavor = maintainer.flavor.name(),
+        "this process does the maintenance"
+    );
+    ::metrics::gauge!(metrics::MAINTAINER).set(1.0);
+    let mut upkeep_at = Instant::now();
+    loop {
+        let began = Instant::now();
+        for step in Step::often(maintainer.flavor) {
+            let _ = maintainer.run(*step).await;
+        }
+        let pause = REFRESH_EVERY.max(began.elapsed() * 4);
+        if Instant::now() >= upkeep_at {
+            for step in Step::upkeep(maintainer.flavor) {
+                let _ = maintainer.run(*step).await;
+            }
+            upkeep_at = Instant::now() + UPKEEP_EVERY;
+        }
+        // Failed steps are for the next round; a connection that is gone is not.
+        if maintainer.client.is_closed() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = missing_partition.notified() => upkeep_at = Instant::now(),
+        }
+    }
+}
+
+/// Does every step once, waiting for whoever is at it; says what was done.
+///
+/// # Errors
+/// If the database cannot be reached, or a step failed; the others were done all the same.
+pub async fn once(config: &MaintenanceConfig) -> Result<Vec<String>, MaintenanceError> {
+    let mut maintainer = Maintainer::open(config).await?;
+    // The wait for the lock is not bounded by the lock_timeout of the steps.
+    maintainer
+        .client
+        .batch_execute("-- wait_long\nSET lock_timeout = 0")
+        .await?;
+    maintainer.client.batch_execute(LOCK).await?;
+    for setting in SESSION {
+        maintainer.client.batch_execute(setting).await?;
+    }
+    let steps = Step::all(maintainer.flavor);
+    let mut said = vec![format!("flavor {}", maintainer.flavor.name())];
+    let mut failed = Vec::new();
+    for step in &steps {
+        match maintainer.run(*step).await {
+            Ok(done) => said.push(format!("{}: {done}", step.name())),
+            Err(error) => failed.push(format!("{}: {error}", step.name())),
+        }
+    }
+    if failed.is_empty() {
+        Ok(said)
+    } else {
+        Err(MaintenanceError::Steps {
+            failed,
+            of: steps.len(),
+        })
+    }
+}

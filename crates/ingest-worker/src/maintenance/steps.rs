@@ -1,0 +1,127 @@
+//! The steps, in the order of their running.
+
+use analytics_core::maintenance::{AUDIT_DAY, FORGET_WORKERS, MOVE_FLOOR};
+use analytics_core::schema::Flavor;
+use time::{Duration, OffsetDateTime, Time};
+
+use super::{Maintainer, MaintenanceError, postgres, timescaledb};
+use crate::metrics;
+
+/// One thing that maintenance does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Brings late events into the hourly aggregate, and closed hours out of the live part.
+    RefreshHourly,
+    /// The same for days.
+    RefreshDaily,
+    /// Ends detaches that were cut short.
+    FinishDetaches,
+    /// Makes the partitions of the accepted window and of the days ahead.
+    Partitions,
+    /// Moves old chunks to the columnstore.
+    Columnstore,
+    /// Drops what is past its retention.
+    Retention,
+    /// Compares a day of raw events with its rollups.
+    Audit,
+    /// Forgets workers that are gone.
+    Workers,
+}
+
+impl Step {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::RefreshHourly => "refresh_hourly",
+            Self::RefreshDaily => "refresh_daily",
+            Self::FinishDetaches => "finish_detaches",
+            Self::Partitions => "partitions",
+            Self::Columnstore => "columnstore",
+            Self::Retention => "retention",
+            Self::Audit => "audit",
+            Self::Workers => "workers",
+        }
+    }
+
+    /// What is due every few seconds.
+    pub(super) fn often(flavor: Flavor) -> &'static [Self] {
+        match flavor {
+            Flavor::TimescaleDb => &[Self::RefreshHourly, Self::RefreshDaily],
+            Flavor::Postgres => &[],
+        }
+    }
+
+    /// What is due every few minutes.
+    pub(super) fn upkeep(flavor: Flavor) -> &'static [Self] {
+        match flavor {
+            Flavor::TimescaleDb => &[Self::Columnstore, Self::Retention, Self::Audit, Self::Workers],
+            Flavor::Postgres => &[
+                Self::FinishDetaches,
+                Self::Partitions,
+                Self::Retention,
+                Self::Audit,
+                Self::Workers,
+            ],
+        }
+    }
+
+    /// All of them, in order.
+    pub(super) fn all(flavor: Flavor) -> Vec<Self> {
+        [Self::often(flavor), Self::upkeep(flavor)].concat()
+    }
+}
+
+/// Runs a step and says what it did.
+pub(super) async fn run(maintainer: &mut Maintainer, step: Step) -> Result<String, MaintenanceError> {
+    let client = &maintainer.client;
+    let months = maintainer.config.rollup_retention_months;
+    match step {
+        Step::RefreshHourly => timescaledb::refresh(client, "usage_hourly", months).await,
+        Step::RefreshDaily => timescaledb::refresh(client, "usage_daily", months).await,
+        Step::FinishDetaches => postgres::finish_detaches(client).await,
+        Step::Partitions => postgres::ensure_partitions(client).await,
+        Step::Columnstore => timescaledb::columnstore(client).await,
+        Step::Retention => {
+            // The floor first: an event that was accepted between a drop and the floor's move could be a
+            // redelivery of one that was dropped.
+            let floor: OffsetDateTime = client
+                .query_one(MOVE_FLOOR, &[&maintainer.config.raw_retention_days])
+                .await?
+                .try_get(0)?;
+            let cutoff = floor - Duration::DAY;
+            match maintainer.flavor {
+                Flavor::TimescaleDb => timescaledb::drop_expired(client, cutoff, months).await,
+                Flavor::Postgres => postgres::drop_expired(client, cutoff, months).await,
+            }
+        }
+        Step::Audit => audit(maintainer).await,
+        Step::Workers => {
+            let forgotten = client.execute(FORGET_WORKERS, &[]).await?;
+            Ok(format!("{forgotten} workers forgotten"))
+        }
+    }
+}
+
+/// One day per round: today, then one day further back each time, through all that is kept raw.
+async fn audit(maintainer: &mut Maintainer) -> Result<String, MaintenanceError> {
+    let today = OffsetDateTime::now_utc().replace_time(Time::MIDNIGHT);
+    let day = today - Duration::days(maintainer.audit_day);
+    let row = maintainer.client.query_one(AUDIT_DAY, &[&day]).await?;
+    let (by_user, by_quarter): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    for (relation, differences) in [
+        ("usage_daily_by_user", by_user),
+        ("usage_quarter_hourly", by_quarter),
+    ] {
+        let shown = f64::from(u32::try_from(differences).unwrap_or(u32::MAX));
+        ::metrics::gauge!(metrics::AUDIT_DIFFERENCES, "relation" => relation).set(shown);
+        if differences > 0 {
+            tracing::error!(relation, differences, day = %day.date(), "a rollup differs from its raw events");
+        }
+    }
+    // The oldest raw day may be partly dropped.
+    let kept = i64::from(maintainer.config.raw_retention_days) - 1;
+    maintainer.audit_day = (maintainer.audit_day + 1) % kept;
+    Ok(format!(
+        "{}: {by_user} and {by_quarter} organizations differ",
+        day.date()
+    ))
+}

@@ -1,0 +1,73 @@
+//! Steps of the timescaledb flavor.
+
+use analytics_core::maintenance::timescaledb::{
+    CHUNKS_TO_COMPRESS, CHUNKS_TO_RECOMPRESS, COMPRESS, DROP_RAW, DROP_ROLLUPS, REFRESH, REFRESH_BOUNDS,
+    WATERMARK,
+};
+use time::OffsetDateTime;
+use tokio_postgres::Client;
+
+use super::MaintenanceError;
+
+/// Refreshes an aggregate over all that its source keeps; only what changed is redone.
+pub(super) async fn refresh(
+    client: &Client,
+    aggregate: &str,
+    months: i32,
+) -> Result<String, MaintenanceError> {
+    let bounds = client.query_one(REFRESH_BOUNDS, &[&months]).await?;
+    let Some(first) = bounds.try_get::<_, Option<OffsetDateTime>>("first")? else {
+        return Ok("nothing to refresh yet".to_owned());
+    };
+    let mut last: OffsetDateTime = bounds.try_get(if aggregate == "usage_daily" {
+        "last_day"
+    } else {
+        "last_hour"
+    })?;
+    let watermark: OffsetDateTime = client.query_one(WATERMARK, &[&aggregate]).await?.try_get(0)?;
+    if watermark > last {
+        // Rows between the two would be read from what is materialized, where they are not.
+        if watermark > last + time::Duration::days(1) {
+            tracing::error!(aggregate, %watermark, "the watermark is ahead of the clock; refreshing up to it");
+        }
+        last = watermark;
+    }
+    if first >= last {
+        return Ok("nothing to refresh yet".to_owned());
+    }
+    client.execute(REFRESH, &[&aggregate, &first, &last]).await?;
+    Ok(format!("{aggregate} refreshed from {first} to {last}"))
+}
+
+/// Moves chunks that are old enough to the columnstore, and late rows after them.
+pub(super) async fn columnstore(client: &Client) -> Result<String, MaintenanceError> {
+    let mut moved = [0_usize; 2];
+    for (moved, chunks) in moved.iter_mut().zip([CHUNKS_TO_COMPRESS, CHUNKS_TO_RECOMPRESS]) {
+        for row in client.query(chunks, &[]).await? {
+            let chunk: String = row.try_get(0)?;
+            client.execute(COMPRESS, &[&chunk]).await?;
+            *moved += 1;
+        }
+    }
+    Ok(format!(
+        "{} chunks moved, {} brought up to date",
+        moved[0], moved[1]
+    ))
+}
+
+/// Drops chunks that are past their retention.
+pub(super) async fn drop_expired(
+    client: &Client,
+    raw_cutoff: OffsetDateTime,
+    months: i32,
+) -> Result<String, MaintenanceError> {
+    let raw: i64 = client.query_one(DROP_RAW, &[&raw_cutoff]).await?.try_get(0)?;
+    let mut rollups = 0_i64;
+    for statement in DROP_ROLLUPS {
+        rollups += client
+            .query_one(*statement, &[&months])
+            .await?
+            .try_get::<_, i64>(0)?;
+    }
+    Ok(format!("{raw} raw and {rollups} rollup chunks dropped"))
+}

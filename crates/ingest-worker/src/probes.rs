@@ -1,0 +1,55 @@
+//! `/health`, `/ready` and `/metrics`.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+
+use actix_web::dev::Server;
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::web::{Data, get};
+use actix_web::{App, HttpResponse, HttpServer};
+use analytics_runtime::metrics_endpoint::{self, MetricsEndpoint};
+use serde_json::json;
+
+use crate::status::Status;
+
+/// The server of the probes, on all addresses of the machine.
+///
+/// # Errors
+/// If the port is taken.
+pub fn server(port: u16, status: Arc<Status>, metrics: MetricsEndpoint) -> std::io::Result<Server> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+    tracing::info!(port = listener.local_addr()?.port(), "probes are served");
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(Data::from(Arc::clone(&status)))
+            .app_data(Data::new(metrics.clone()))
+            .route("/health", get().to(health))
+            .route("/ready", get().to(ready))
+            .route("/metrics", get().to(render))
+    });
+    Ok(server
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(1)
+        .listen(listener)?
+        .run())
+}
+
+/// The process makes progress: it answers. It depends on no other server.
+async fn health() -> HttpResponse {
+    HttpResponse::Ok().json(json!({"status": "ok"}))
+}
+
+async fn ready(status: Data<Status>) -> HttpResponse {
+    let missing = status.missing();
+    if missing.is_empty() {
+        return HttpResponse::Ok().json(json!({"status": "ready"}));
+    }
+    HttpResponse::ServiceUnavailable().json(json!({"status": "not ready", "missing": missing}))
+}
+
+async fn render(metrics: Data<MetricsEndpoint>) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, metrics_endpoint::CONTENT_TYPE))
+        .body(metrics.render())
+}

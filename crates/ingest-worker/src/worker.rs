@@ -1,0 +1,240 @@
+//! The worker as a whole: one generation after another, until it is asked to stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use analytics_runtime::schema::{self, SchemaError};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::amqp::{BrokerError, Session};
+use crate::backoff::Backoff;
+use crate::config::WorkerConfig;
+use crate::held::Held;
+use crate::lane::{self, BatchLimits, Return};
+use crate::report::{self, Knowledge};
+use crate::sink::Sink;
+use crate::status::Status;
+use crate::{consumer, maintenance, metrics};
+
+/// How long everything that was received may take to be stored once the worker is asked to stop; within
+/// the ten seconds that the whole exit may take. What is not stored by then comes again, to somebody else.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
+
+/// Why the worker cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The database has another schema than this build needs.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+}
+
+/// Runs until `stop` is cancelled. Lost servers are waited for.
+///
+/// # Errors
+/// If the database's schema is not this build's.
+pub async fn run(
+    config: WorkerConfig,
+    status: Arc<Status>,
+    stop: CancellationToken,
+) -> Result<(), WorkerError> {
+    metrics::describe();
+    if !wait_for_schema(&config, &stop).await? {
+        return Ok(());
+    }
+    let missing_partition = Arc::new(Notify::new());
+    let knowledge = Arc::new(Knowledge::default());
+    let background = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(report::run(
+        config.database.clone().session("ingest-worker report", &[]),
+        worker_id(),
+        config.queue.clone(),
+        Arc::clone(&knowledge),
+        Arc::clone(&status),
+        background.clone(),
+    ));
+    if let Some(maintenance) = config.maintenance.clone() {
+        tasks.spawn(maintenance::run(
+            maintenance,
+            Arc::clone(&missing_partition),
+            background.clone(),
+        ));
+    }
+    let mut sinks: Vec<Sink> = (0..config.lanes)
+        .map(|_| {
+            Sink::new(
+                config.database.clone(),
+                config.queue.clone(),
+                Arc::clone(&missing_partition),
+            )
+        })
+        .collect();
+    let mut backoff = Backoff::default();
+    while !stop.is_cancelled() {
+        let opened = Session::open(&config.broker, &config.queue, config.consumers, config.prefetch);
+        match stop.run_until_cancelled(opened).await {
+            None => break,
+            Some(Ok((session, consumers))) => {
+                backoff.reset();
+                ::metrics::counter!(metrics::GENERATIONS).increment(1);
+                tracing::info!(queue = config.queue, consumers = consumers.len(), "consuming");
+                status.consuming(true);
+                sinks = generation(
+                    &config,
+                    session,
+                    consumers,
+                    sinks,
+                    &knowledge,
+                    &missing_partition,
+                    &stop,
+                )
+                .await;
+                status.consuming(false);
+            }
+            Some(Err(error)) => warn_of(&error),
+        }
+        if !stop.is_cancelled() {
+            stop.run_until_cancelled(tokio::time::sleep(backoff.next_wait()))
+                .await;
+        }
+    }
+    status.stopping();
+    background.cancel();
+    // The last report says that nothing is held any more.
+    let _ = tokio::time::timeout(Duration::from_secs(1), tasks.join_all()).await;
+    Ok(())
+}
+
+/// Host, process and a random part: unique among all workers of a queue.
+fn worker_id() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!(
+        "{}-{}-{}",
+        host.trim(),
+        std::process::id(),
+        Uuid::new_v4().simple()
+    )
+}
+
+fn warn_of(error: &BrokerError) {
+    tracing::warn!(%error, "no session with the broker; trying again");
+}
+
+/// One session with the broker, from its first delivery to its death or to the last acknowledgement.
+async fn generation(
+    config: &WorkerConfig,
+    session: Session,
+    consumers: Vec<crate::amqp::Consumer>,
+    sinks: Vec<Sink>,
+    knowledge: &Arc<Knowledge>,
+    missing_partition: &Arc<Notify>,
+    stop: &CancellationToken,
+) -> Vec<Sink> {
+    let session = Arc::new(session);
+    let death = session.death.clone();
+    let held: Vec<Arc<Held>> = consumers.iter().map(|_| Arc::new(Held::default())).collect();
+    knowledge.begin_generation(held.clone());
+    let watch = tokio::spawn(report::watch_queue(Arc::clone(&session), Arc::clone(knowledge)));
+
+    let lane_count = sinks.len();
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..lane_count).map(|_| mpsc::channel(config.batch_size)).unzip();
+    let mut returns: Vec<BTreeMap<usize, Return>> = (0..lane_count).map(|_| BTreeMap::new()).collect();
+    let mut readers = JoinSet::new();
+    for (number, (consumer, held)) in consumers.into_iter().zip(held).enumerate() {
+        // A consumer has one lane: its deliveries are resolved in order, and cumulative acks are right.
+        let lane = number % lane_count;
+        returns[lane].insert(
+            number,
+            Return {
+                acker: consumer.acker.clone(),
+                held: Arc::clone(&held),
+            },
+        );
+        readers.spawn(consumer::run(number, consumer, held, senders[lane].clone()));
+    }
+    drop(senders);
+    let limits = BatchLimits {
+        size: config.batch_size,
+        max_age: config.batch_max_age,
+    };
+    let mut lanes = JoinSet::new();
+    for ((arrivals, sink), returns) in receivers.into_iter().zip(sinks).zip(returns) {
+        lanes.spawn(lane::run(arrivals, limits, sink, returns, death.clone()));
+    }
+
+    // A receiver that ends although nobody cancelled its consumer is a death that amqprs did not report.
+    let ended_by_itself = async {
+        readers.join_next().await;
+    };
+    tokio::select! {
+        () = death.cancelled() => {}
+        () = stop.cancelled() => {
+            session.stop_consuming().await;
+        }
+        () = ended_by_itself => {
+            tracing::warn!("a consumer ended without being cancelled");
+            death.cancel();
+        }
+    }
+    let mut sinks = Vec::with_capacity(lane_count);
+    let all_returned = async {
+        while let Some(sink) = lanes.join_next().await {
+            sinks.extend(
+                sink.inspect_err(|error| tracing::error!(%error, "a lane ended by a panic"))
+                    .ok(),
+            );
+        }
+    };
+    if tokio::time::timeout(DRAIN_DEADLINE, all_returned).await.is_err() {
+        tracing::warn!("not everything that was received could be stored in time; it will come again");
+        death.cancel();
+        lanes.shutdown().await;
+    }
+    // From here on nothing is acknowledged any more; the goodbye lets the broker read what was.
+    watch.abort();
+    let _ = watch.await;
+    readers.shutdown().await;
+    knowledge.begin_generation(Vec::new());
+    if let Some(session) = Arc::into_inner(session) {
+        session.close().await;
+    }
+    while sinks.len() < lane_count {
+        sinks.push(Sink::new(
+            config.database.clone(),
+            config.queue.clone(),
+            Arc::clone(missing_partition),
+        ));
+    }
+    sinks
+}
+
+/// True once the schema is this build's; false if asked to stop before.
+async fn wait_for_schema(config: &WorkerConfig, stop: &CancellationToken) -> Result<bool, WorkerError> {
+    let mut backoff = Backoff::default();
+    loop {
+        let check = async {
+            let client = config.database.connect().await.map_err(SchemaError::Database)?;
+            schema::check(&client).await
+        };
+        match stop.run_until_cancelled(check).await {
+            None => return Ok(false),
+            Some(Ok(())) => return Ok(true),
+            Some(Err(SchemaError::Database(error))) => {
+                tracing::warn!(%error, "the database cannot be asked for its schema; trying again");
+            }
+            Some(Err(error)) => return Err(error.into()),
+        }
+        if stop
+            .run_until_cancelled(tokio::time::sleep(backoff.next_wait()))
+            .await
+            .is_none()
+        {
+            return Ok(false);
+        }
+    }
+}
