@@ -5,6 +5,7 @@
 //! here imports the services' own decoding or arithmetic: what they are held against must not share
 //! their mistakes.
 
+pub mod api;
 #[cfg(test)]
 mod contract;
 pub mod generator;

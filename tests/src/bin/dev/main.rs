@@ -1,6 +1,9 @@
 //! The commands of a developer's machine: `make up`, `make down`, `make test` and so on end here.
 
+mod demo;
 mod interrupt;
+mod services;
+mod tables;
 mod test;
 mod up;
 
@@ -26,6 +29,9 @@ enum Command {
     },
     /// Stop them; their data stays.
     Down,
+    /// Everything at work on servers of its own, with a month of usage and live events; DEMO_SECONDS ends it
+    /// and checks every answer.
+    Demo,
     /// Build everything, start servers for the suite, run all tests, stop the servers.
     Test {
         /// Arguments for `cargo test`, after `--`.
@@ -39,6 +45,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Up { plain } => up::up(plain).await,
         Command::Down => up::down().await,
+        Command::Demo => demo::run().await,
         Command::Test { arguments } => test::run(&arguments).await,
     };
     outcome.unwrap_or_else(|error| {

@@ -1,6 +1,5 @@
 //! `dev test`: the whole suite against servers of its own.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use nix::sys::signal::Signal;
 use tokio::process::Command;
 
 use crate::interrupt::{self, Interrupt};
+use crate::services::built;
 
 pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
     let mut interrupt = Interrupt::listen()?;
@@ -107,14 +107,6 @@ impl Suite {
         tokio::try_join!(self.plain.destroy(), timescale, self.rabbitmq.destroy())?;
         Ok(())
     }
-}
-
-/// A binary of the workspace, in the folder that this one was built into.
-fn built(name: &str) -> Result<PathBuf> {
-    Ok(std::env::current_exe()?
-        .parent()
-        .context("an executable lies in a folder")?
-        .join(name))
 }
 
 enum Ended {
