@@ -2,6 +2,7 @@
 #
 # They need cargo; PostgreSQL and RabbitMQ come from the distribution's packages and are installed when
 # they are missing. Servers are private: own ports, own data, nothing that runs already is touched.
+# PLAIN=1 leaves TimescaleDB out where it is installed.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -28,7 +29,7 @@ down:
 	$(COMPOSE) down
 else
 up: packages ## Start a private PostgreSQL and RabbitMQ and print their URLs (DOCKER=1: in containers)
-	cargo run --package e2e --bin dev -- up
+	cargo run --package e2e --bin dev -- up $(if $(PLAIN),--plain)
 
 down: ## Stop them; their data stays
 	cargo run --package e2e --bin dev -- down
@@ -36,7 +37,7 @@ endif
 
 demo: packages ## Everything at work: servers, services, a month of usage, answers (DEMO_SECONDS=60 ends by itself)
 	cargo build --release --workspace --bins
-	@$(TARGET)/release/dev demo
+	@$(TARGET)/release/dev demo $(if $(PLAIN),--plain)
 
 # Built as a whole first, so that the suite's own build finds everything compiled with the same features.
 test: packages ## All tests, on real servers, in both flavors where the server has TimescaleDB

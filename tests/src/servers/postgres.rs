@@ -30,6 +30,15 @@ pub enum Edition {
 }
 
 impl Edition {
+    /// What somebody gets who does not care: TimescaleDB where it is installed, unless `plain`.
+    pub fn to_try(plain: bool) -> Self {
+        if plain || Postgres::timescaledb_version().is_none() {
+            Self::Plain
+        } else {
+            Self::Timescale
+        }
+    }
+
     /// How to call it in a sentence.
     pub fn label(self) -> &'static str {
         match self {

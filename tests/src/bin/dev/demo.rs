@@ -1,6 +1,5 @@
 //! `dev demo`: everything at work, as a newcomer should see it, and every answer checked when it ends.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -33,10 +32,10 @@ const LIVE_PER_SECOND: u64 = 50;
 /// TimescaleDB flavor show late events after a refresh, 10 seconds at most.
 const COUNTED_WITHIN: Duration = Duration::from_secs(60);
 
-pub(crate) async fn run() -> Result<ExitCode> {
+pub(crate) async fn run(plain: bool) -> Result<ExitCode> {
     let seconds = seconds_from_environment()?;
     let mut interrupt = Interrupt::listen()?;
-    let Some(demo) = interrupt.or(Demo::start()).await else {
+    let Some(demo) = interrupt.or(Demo::start(plain)).await else {
         return Ok(interrupt::exit_code());
     };
     let mut demo = demo?;
@@ -62,12 +61,9 @@ struct Demo {
 }
 
 impl Demo {
-    async fn start() -> Result<Self> {
+    async fn start(plain: bool) -> Result<Self> {
         servers::remove_orphans().await?;
-        let edition = match Postgres::timescaledb_version() {
-            Some(_) => Edition::Timescale,
-            None => Edition::Plain,
-        };
+        let edition = Edition::to_try(plain);
         let name = |server: &str| format!("demo-{}-{server}", std::process::id());
         let (postgres_name, rabbitmq_name) = (name("postgres"), name("rabbitmq"));
         let (postgres, rabbitmq) = tokio::try_join!(
@@ -182,7 +178,6 @@ impl Demo {
     /// The first answers, and how to ask for more.
     async fn show(&self) -> Result<()> {
         let largest = self.generator.organizations()[0];
-        let names: HashMap<String, String> = HashMap::new();
         let span = [("period", "last_30d")];
         let days = self.client.get("system/usage", &span).await?;
         let organizations = self.client.get("system/orgs", &span).await?;
@@ -197,17 +192,13 @@ impl Demo {
         writeln!(
             out,
             "\n{}",
-            tables::ranking("top organizations", &organizations, "org_id", &names, 5)?
+            tables::ranking("top organizations", &organizations, "org_id", 5)?
         )?;
+        writeln!(out, "\n{}", tables::ranking("models", &models, "model", 10)?)?;
         writeln!(
             out,
             "\n{}",
-            tables::ranking("models", &models, "model", &names, 10)?
-        )?;
-        writeln!(
-            out,
-            "\n{}",
-            tables::ranking("users of the largest", &users, "user_id", &names, 5)?
+            tables::ranking("users of the largest", &users, "user_id", 5)?
         )?;
         writeln!(out, "\nfreshness: {}", users["freshness"])?;
 

@@ -1,5 +1,6 @@
 //! The commands of a developer's machine: `make up`, `make down`, `make test` and so on end here.
 
+mod bench;
 mod demo;
 mod interrupt;
 mod services;
@@ -31,7 +32,13 @@ enum Command {
     Down,
     /// Everything at work on servers of its own, with a month of usage and live events; DEMO_SECONDS ends it
     /// and checks every answer.
-    Demo,
+    Demo {
+        /// PostgreSQL without TimescaleDB, even where it is installed.
+        #[arg(long)]
+        plain: bool,
+    },
+    /// Throughput, memory, CPU and latency of the real path; BENCH_EVENTS and BENCH_ROUNDS set its length.
+    Bench,
     /// Build everything, start servers for the suite, run all tests, stop the servers.
     Test {
         /// Arguments for `cargo test`, after `--`.
@@ -45,7 +52,8 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Up { plain } => up::up(plain).await,
         Command::Down => up::down().await,
-        Command::Demo => demo::run().await,
+        Command::Demo { plain } => demo::run(plain).await,
+        Command::Bench => bench::run().await,
         Command::Test { arguments } => test::run(&arguments).await,
     };
     outcome.unwrap_or_else(|error| {

@@ -1,6 +1,5 @@
 //! Answers as tables for a terminal.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 
 use anyhow::{Context, Result};
@@ -19,25 +18,15 @@ const COLUMNS: [&str; 6] = [
     "cost, USD",
 ];
 
-/// The first `limit` rows of an answer, and its totals. `names` gives some keys a readable name.
-pub(crate) fn ranking(
-    title: &str,
-    answer: &Value,
-    key: &str,
-    names: &HashMap<String, String>,
-    limit: usize,
-) -> Result<Table> {
+/// The first `limit` rows of an answer, and its totals.
+pub(crate) fn ranking(title: &str, answer: &Value, key: &str, limit: usize) -> Result<Table> {
     let mut table = table(title);
     let data = answer["data"].as_array().context("an answer without data")?;
     for row in data.iter().take(limit) {
         let id = row[key]
             .as_str()
             .with_context(|| format!("a row without {key}"))?;
-        add(
-            &mut table,
-            names.get(id).map_or(id, String::as_str),
-            &api::measures(row)?,
-        );
+        add(&mut table, id, &api::measures(row)?);
     }
     if data.len() > limit {
         table.add_row([format!("… {} more", data.len() - limit)]);

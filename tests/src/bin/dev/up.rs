@@ -38,10 +38,10 @@ async fn start(plain: bool) -> Result<()> {
 
 async fn find_or_start_postgres(plain: bool) -> Result<Postgres> {
     // Each kind has its own data: a database that uses TimescaleDB does not open without it.
-    let (edition, name, other) = if plain || Postgres::timescaledb_version().is_none() {
-        (Edition::Plain, POSTGRES, TIMESCALEDB)
-    } else {
-        (Edition::Timescale, TIMESCALEDB, POSTGRES)
+    let edition = Edition::to_try(plain);
+    let (name, other) = match edition {
+        Edition::Plain => (POSTGRES, TIMESCALEDB),
+        _ => (TIMESCALEDB, POSTGRES),
     };
     if let Some(mut other) = Postgres::attach(other)? {
         say(format_args!(

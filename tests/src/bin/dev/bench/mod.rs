@@ -1,0 +1,264 @@
+//! `dev bench`: what the real path reaches, as a ratio to the least that any consumer must do.
+//!
+//! Ratios carry over to other machines, absolute figures do not. So each round measures both in turn, on
+//! the same messages: the bare consumer ([`bare`]) and the worker, from a full queue to committed rows.
+
+mod bare;
+mod latency;
+mod report;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use e2e::generator::{Generator, Shape};
+use e2e::pid::ProcessId;
+use e2e::progress::{Step, say};
+use e2e::publisher::{Publisher, Queues, unique_queue};
+use e2e::servers::{self, Edition, Postgres, Profile, RabbitMq};
+use time::OffsetDateTime;
+
+use crate::interrupt::{self, Interrupt};
+use crate::services::Services;
+use report::{FlavorResult, Round};
+
+/// The same for the bare consumer and the worker.
+const CONSUMERS: usize = 5;
+const PREFETCH: u16 = 4_000;
+/// Of a thousand organizations nearly every event falls into a rollup group of its own: the worst case.
+const ORGANIZATIONS: usize = 1_000;
+const DATABASE: &str = "bench";
+
+pub(crate) async fn run() -> Result<ExitCode> {
+    let events = number_from_environment("BENCH_EVENTS", 400_000)?;
+    let rounds = number_from_environment("BENCH_ROUNDS", 3)?;
+    let mut interrupt = Interrupt::listen()?;
+    match interrupt.or(measure(events, rounds)).await {
+        Some(results) => report::write(events, &results?),
+        None => Ok(interrupt::exit_code()),
+    }
+}
+
+async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
+    servers::remove_orphans().await?;
+    let rabbitmq = RabbitMq::start(&name("rabbitmq"), &[]).await?;
+    let mut results = Vec::new();
+    for (flavor, edition) in [("timescaledb", Edition::Timescale), ("postgres", Edition::Plain)] {
+        if edition == Edition::Timescale && Postgres::timescaledb_version().is_none() {
+            say("## NOT MEASURED: the timescaledb flavor, as the server has no TimescaleDB ##");
+            continue;
+        }
+        let postgres = Postgres::start(&name(flavor), edition, Profile::Bench, &[]).await?;
+        let bench = Bench {
+            flavor,
+            postgres,
+            rabbitmq: &rabbitmq,
+            events,
+        };
+        let mut measured = Vec::with_capacity(rounds);
+        for number in 1..=rounds {
+            let step = Step::begin(format!("{flavor}, round {number} of {rounds}"));
+            let round = bench.round(number).await?;
+            step.done(format_args!(
+                "bare {:.0}/s, worker {:.0}/s, ratio {:.2}",
+                round.bare_per_second,
+                round.worker_per_second,
+                round.ratio()
+            ));
+            measured.push(round);
+        }
+        let step = Step::begin(format!("{flavor}, latency under load"));
+        let latency = bench.latency().await?;
+        step.done(format_args!(
+            "p50 {:.0} ms, p99 {:.0} ms",
+            latency.p50_ms, latency.p99_ms
+        ));
+        results.push(FlavorResult {
+            flavor,
+            rounds: measured,
+            latency,
+        });
+        bench.postgres.destroy().await?;
+    }
+    rabbitmq.destroy().await?;
+    Ok(results)
+}
+
+struct Bench<'a> {
+    flavor: &'static str,
+    postgres: Postgres,
+    rabbitmq: &'a RabbitMq,
+    events: usize,
+}
+
+impl Bench<'_> {
+    async fn round(&self, number: usize) -> Result<Round> {
+        let bodies = self.bodies(number);
+        let queues = Queues::connect(&self.rabbitmq.url()).await?;
+
+        let queue = self.fill(&queues, &bodies).await?;
+        let took = bare::drain(self.rabbitmq.port(), &queue, self.events).await?;
+        queues.delete(&queue).await?;
+        let bare_per_second = self.events as f64 / took.as_secs_f64();
+
+        let queue = self.fill(&queues, &bodies).await?;
+        drop(bodies);
+        let services = self.services(&queue).await?;
+        let cpu_before = (cpu(self.rabbitmq.process()), cpu(self.postgres.process()));
+        let mut worker = services.start_worker(&worker_settings()).await?;
+        let took = self.until_committed(&queues, &queue).await?;
+        let cpu_after = (cpu(self.rabbitmq.process()), cpu(self.postgres.process()));
+        let per_event = |time: Duration| time.as_secs_f64() * 1e6 / self.events as f64;
+        let round = Round {
+            bare_per_second,
+            worker_per_second: self.events as f64 / took.as_secs_f64(),
+            worker_peak_mib: worker.peak_rss_bytes().context("the worker is gone")? as f64
+                / f64::from(1 << 20),
+            worker_cpu_us: per_event(worker.process().tree_cpu()),
+            broker_cpu_us: per_event(cpu_after.0.saturating_sub(cpu_before.0)),
+            postgres_cpu_us: per_event(cpu_after.1.saturating_sub(cpu_before.1)),
+        };
+        worker.terminate(Duration::from_secs(15)).await?;
+        self.check_sums().await?;
+        queues.delete(&queue).await?;
+        Ok(round)
+    }
+
+    async fn latency(&self) -> Result<latency::Latency> {
+        let queue = unique_queue("bench");
+        let services = self.services(&queue).await?;
+        let mut worker = services.start_worker(&worker_settings()).await?;
+        let mut api = services.start_api().await?;
+        let measured = latency::measure(&self.rabbitmq.url(), &queue, &api.url("/")).await?;
+        api.terminate(Duration::from_secs(15)).await?;
+        worker.terminate(Duration::from_secs(15)).await?;
+        Ok(measured)
+    }
+
+    /// The events of a round, of the last two hours.
+    fn bodies(&self, round: usize) -> Vec<Vec<u8>> {
+        let now = OffsetDateTime::now_utc();
+        let shape = Shape {
+            seed: round as u64,
+            organizations: ORGANIZATIONS,
+            start: now - time::Duration::HOUR * 2,
+            end: now,
+        };
+        Generator::new(&shape)
+            .in_order(self.events)
+            .map(|event| event.body)
+            .collect()
+    }
+
+    async fn fill(&self, queues: &Queues, bodies: &[Vec<u8>]) -> Result<String> {
+        let queue = unique_queue("bench");
+        queues.declare_quorum(&queue, &[]).await?;
+        let began = Instant::now();
+        let publisher = Publisher::connect(&self.rabbitmq.url(), &queue).await?;
+        publisher.publish(bodies).await?;
+        publisher.close().await?;
+        let rate = bodies.len() as f64 / began.elapsed().as_secs_f64();
+        say(format_args!(
+            "    {} messages in the queue, published at {rate:.0}/s",
+            bodies.len()
+        ));
+        queues
+            .wait_ready(&queue, u32::try_from(bodies.len())?, Duration::from_secs(10))
+            .await?;
+        // The broker finishes its own work before anybody measures it.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok(queue)
+    }
+
+    /// A new, migrated database, and the services for it.
+    async fn services(&self, queue: &str) -> Result<Services> {
+        let client = self.postgres.connect("postgres").await?;
+        client
+            .batch_execute(&format!("DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"))
+            .await?;
+        self.postgres.ensure_database(DATABASE).await?;
+        let services = Services::new(
+            self.postgres.url(DATABASE),
+            self.rabbitmq.url(),
+            queue,
+            "bench-logs",
+        )?;
+        let said = services.migrate().await?;
+        if !said.contains(&format!("flavor {}", self.flavor)) {
+            bail!("not the flavor to be measured, {}: {said}", self.flavor);
+        }
+        // What migrating left to write is not the worker's.
+        self.postgres
+            .connect(DATABASE)
+            .await?
+            .batch_execute("CHECKPOINT")
+            .await?;
+        Ok(services)
+    }
+
+    /// From the first delivery until every event is a committed row.
+    async fn until_committed(&self, queues: &Queues, queue: &str) -> Result<Duration> {
+        let all = u32::try_from(self.events)?;
+        while queues.ready(queue).await? == Some(all) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let began = Instant::now();
+        let deadline = began + Duration::from_secs(600);
+        while queues.ready(queue).await? != Some(0) {
+            if Instant::now() > deadline {
+                bail!("the queue is not empty after ten minutes");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let client = self.postgres.connect(DATABASE).await?;
+        loop {
+            let stored: i64 = client
+                .query_one("SELECT count(*) FROM usage_events", &[])
+                .await?
+                .get(0);
+            if usize::try_from(stored)? >= self.events {
+                return Ok(began.elapsed());
+            }
+            if Instant::now() > deadline {
+                bail!("{stored} of {} events are stored after ten minutes", self.events);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A fast path that loses or doubles something is no result.
+    async fn check_sums(&self) -> Result<()> {
+        let client = self.postgres.connect(DATABASE).await?;
+        for relation in ["usage_daily_by_user", "usage_quarter_hourly"] {
+            let sum = format!("SELECT coalesce(sum(request_count), 0)::bigint FROM {relation}");
+            let counted: i64 = client.query_one(&sum, &[]).await?.get(0);
+            if usize::try_from(counted)? != self.events {
+                bail!("{relation} counts {counted} of {} events", self.events);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn worker_settings() -> [(&'static str, &'static str); 2] {
+    [("CONSUMER_WORKERS", "5"), ("PREFETCH", "4000")]
+}
+
+fn cpu(process: Option<ProcessId>) -> Duration {
+    process.map_or(Duration::ZERO, ProcessId::tree_cpu)
+}
+
+fn name(server: &str) -> String {
+    format!("bench-{}-{server}", std::process::id())
+}
+
+fn number_from_environment(name: &str, default: usize) -> Result<usize> {
+    match std::env::var_os(name).filter(|value| !value.is_empty()) {
+        None => Ok(default),
+        Some(value) => value
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .filter(|number| *number > 0)
+            .with_context(|| format!("{name} must be a whole number above 0")),
+    }
+}
