@@ -8,6 +8,7 @@ mod latency;
 mod report;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +18,7 @@ use e2e::progress::{Step, say};
 use e2e::publisher::{Publisher, Queues, unique_queue};
 use e2e::servers::{self, Edition, Postgres, Profile, RabbitMq};
 use time::OffsetDateTime;
+use tokio::task::JoinSet;
 
 use crate::interrupt::{self, Interrupt};
 use crate::services::Services;
@@ -27,6 +29,8 @@ const CONSUMERS: usize = 5;
 const PREFETCH: u16 = 4_000;
 /// Of a thousand organizations nearly every event falls into a rollup group of its own: the worst case.
 const ORGANIZATIONS: usize = 1_000;
+/// One connection does not keep the broker busy.
+const PUBLISHERS: usize = 3;
 const DATABASE: &str = "bench";
 
 pub(crate) async fn run() -> Result<ExitCode> {
@@ -93,7 +97,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     async fn round(&self, number: usize) -> Result<Round> {
-        let bodies = self.bodies(number);
+        let bodies = Arc::new(self.bodies(number));
         let queues = Queues::connect(&self.rabbitmq.url()).await?;
 
         let queue = self.fill(&queues, &bodies).await?;
@@ -150,13 +154,25 @@ impl Bench<'_> {
             .collect()
     }
 
-    async fn fill(&self, queues: &Queues, bodies: &[Vec<u8>]) -> Result<String> {
+    async fn fill(&self, queues: &Queues, bodies: &Arc<Vec<Vec<u8>>>) -> Result<String> {
         let queue = unique_queue("bench");
         queues.declare_quorum(&queue, &[]).await?;
         let began = Instant::now();
-        let publisher = Publisher::connect(&self.rabbitmq.url(), &queue).await?;
-        publisher.publish(bodies).await?;
-        publisher.close().await?;
+        let mut publishers = JoinSet::new();
+        for number in 0..PUBLISHERS {
+            let publisher = Publisher::connect(&self.rabbitmq.url(), &queue).await?;
+            let bodies = Arc::clone(bodies);
+            publishers.spawn(async move {
+                // In turns: the queue keeps the order of the times, nearly.
+                publisher
+                    .publish(bodies.iter().skip(number).step_by(PUBLISHERS))
+                    .await?;
+                publisher.close().await
+            });
+        }
+        while let Some(published) = publishers.join_next().await {
+            published??;
+        }
         let rate = bodies.len() as f64 / began.elapsed().as_secs_f64();
         say(format_args!(
             "    {} messages in the queue, published at {rate:.0}/s",
