@@ -88,6 +88,20 @@ ALTER MATERIALIZED VIEW usage_daily SET (
 );
 COMMENT ON VIEW usage_daily IS 'Usage by UTC day, organization, model and status: a real-time continuous aggregate of usage_hourly, 13 months';
 
+-- Their columns mean what those of their source mean.
+DO $$
+DECLARE
+    said record;
+BEGIN
+    FOR said IN
+        SELECT aggregate, attname, col_description(attrelid, attnum) AS words
+        FROM pg_attribute, unnest(ARRAY['usage_hourly', 'usage_daily']) AS aggregate
+        WHERE attrelid = 'usage_quarter_hourly'::regclass AND attnum > 0 AND attname <> 'bucket'
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN %I.%I IS %L', said.aggregate, said.attname, said.words);
+    END LOOP;
+END $$;
+
 CREATE TABLE schema_flavor (flavor text PRIMARY KEY);
 INSERT INTO schema_flavor VALUES ('timescaledb');
 COMMENT ON TABLE schema_flavor IS 'One row: how this database stores what grows with time';

@@ -3,6 +3,8 @@
 //! What is logged is said once, where it is handled. Never logged: tokens, connection strings,
 //! messages' bodies, or what a field of one held.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::settings::{Settings, SettingsError};
@@ -13,11 +15,13 @@ use crate::settings::{Settings, SettingsError};
 /// If one of them is not valid.
 pub fn init(settings: &Settings) -> Result<(), SettingsError> {
     let level: String = settings.required("LOG_LEVEL")?;
-    let filter =
-        EnvFilter::try_new(&level).map_err(|error| settings.invalid("LOG_LEVEL", error.to_string()))?;
+    // Audit lines are kept whatever the level: who read whose usage is not a matter of verbosity.
+    let filter = EnvFilter::try_new(format!("{level},audit=info"))
+        .map_err(|error| settings.invalid("LOG_LEVEL", error.to_string()))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // A second start in one process (tests) keeps the first's logging.
     let _ = match settings.text("LOG_FORMAT") {
         Some("json") => lines

@@ -92,7 +92,7 @@ fn sums(relation: Relation) -> &'static str {
         Relation::Events => {
             "count(*) AS requests, count(*) FILTER (WHERE status <> 'success') AS errors, \
              sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, \
-             sum(cost) * 10000000000 AS cost_e10"
+             round(sum(cost) * 10000000000) AS cost_e10"
         }
         _ => {
             "sum(request_count) AS requests, \

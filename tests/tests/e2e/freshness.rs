@@ -1,0 +1,116 @@
+//! Freshness is measured: it follows the queue, stands still over a backlog, and ages without workers.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use e2e::api::Client;
+use e2e::generator::{Event, Generator, Shape};
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::platform::{Flavor, Platform, system_admin};
+
+crate::in_both_flavors!(freshness_follows_the_queue);
+
+async fn ask(admin: &Client) -> Result<Value> {
+    Ok(admin.get("system/usage", &[("period", "last_7d")]).await?["freshness"].clone())
+}
+
+fn counted_through(freshness: &Value) -> Result<Option<OffsetDateTime>> {
+    Ok(match freshness["counted_through"].as_str() {
+        None => None,
+        Some(text) => Some(OffsetDateTime::parse(text, &Rfc3339)?),
+    })
+}
+
+async fn wait_counted(admin: &Client, moment: OffsetDateTime) -> Result<Value> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let freshness = ask(admin).await?;
+        if counted_through(&freshness)?.is_some_and(|through| through > moment) {
+            return Ok(freshness);
+        }
+        if Instant::now() > deadline {
+            bail!("counted through {moment} was never said: {freshness}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn freshness_follows_the_queue(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    let api = platform.api(&[("FRESHNESS_DELAYED_SECONDS", "5")]).await?;
+    let admin = system_admin(&api)?;
+    let nothing = ask(&admin).await?;
+    ensure!(
+        nothing["state"] == "no_data"
+            && nothing["counted_through"].is_null()
+            && nothing["age_seconds"].is_null(),
+        "{nothing}"
+    );
+
+    let mut worker = platform.worker(&[]).await?;
+    let end = OffsetDateTime::now_utc();
+    let shape = Shape {
+        seed: 21,
+        organizations: 3,
+        start: end - time::Duration::days(2),
+        end,
+    };
+    let events: Vec<Event> = Generator::new(&shape).take(500).collect();
+    let publisher = platform.publisher().await?;
+    publisher
+        .publish(events[..400].iter().map(|event| &event.body))
+        .await?;
+    let published = OffsetDateTime::now_utc();
+    let fresh = wait_counted(&admin, published).await?;
+    ensure!(
+        fresh["state"] == "live" && fresh["age_seconds"].as_f64().is_some_and(|age| age < 5.0),
+        "{fresh}"
+    );
+    // What is said to be counted is counted.
+    ensure!(platform.count("SELECT count(*) FROM usage_events").await? == 400);
+
+    // A locked table holds the next events back: the moment must not pass their publication.
+    let lock = e2e::servers::connect(&platform.owner_url()?).await?;
+    lock.batch_execute("BEGIN; LOCK TABLE usage_events IN EXCLUSIVE MODE")
+        .await?;
+    let before = OffsetDateTime::now_utc();
+    publisher
+        .publish(events[400..].iter().map(|event| &event.body))
+        .await?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let delayed = loop {
+        let freshness = ask(&admin).await?;
+        ensure!(
+            counted_through(&freshness)?.is_some_and(|through| through <= before),
+            "{freshness} while events of {before} wait"
+        );
+        if freshness["state"] == "delayed" {
+            break freshness;
+        }
+        ensure!(Instant::now() < deadline, "never delayed: {freshness}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    ensure!(
+        delayed["age_seconds"].as_f64().is_some_and(|age| age > 5.0),
+        "{delayed}"
+    );
+    lock.batch_execute("ROLLBACK").await?;
+    platform.wait_stored(500, 0).await?;
+    let after = OffsetDateTime::now_utc();
+    wait_counted(&admin, after).await?;
+
+    // Without a worker nobody looks: the claim stands still and ages.
+    worker.kill().await?;
+    let died = OffsetDateTime::now_utc();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let orphaned = ask(&admin).await?;
+    ensure!(orphaned["state"] == "delayed", "{orphaned}");
+    ensure!(
+        counted_through(&orphaned)?.is_some_and(|through| through <= died),
+        "{orphaned}"
+    );
+    Ok(())
+}

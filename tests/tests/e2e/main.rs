@@ -1,0 +1,38 @@
+//! The services on real servers: what was published equals what is stored equals what the API answers, to
+//! the token and the last decimal. `make test` starts the servers and says where they are.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
+
+mod answers;
+mod contracts;
+mod freshness;
+mod main_path;
+mod maintenance;
+mod migrations;
+mod outages;
+mod plans;
+mod platform;
+mod rollups;
+
+/// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
+/// `make test` says loudly that it was not tested.
+#[macro_export]
+macro_rules! in_both_flavors {
+    ($($test:ident),+ $(,)?) => {
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() -> anyhow::Result<()> {
+                super::$test($crate::platform::Flavor::Postgres).await
+            })+
+        }
+        mod timescaledb {
+            $(#[tokio::test]
+            async fn $test() -> anyhow::Result<()> {
+                match $crate::platform::Flavor::TimescaleDb.is_here() {
+                    true => super::$test($crate::platform::Flavor::TimescaleDb).await,
+                    false => Ok(()),
+                }
+            })+
+        }
+    };
+}

@@ -1,0 +1,192 @@
+//! The schema: made once by any number of pods, the same for readers in both flavors, documented.
+
+use anyhow::{Result, ensure};
+
+use crate::platform::{Flavor, Platform};
+
+crate::in_both_flavors!(
+    many_pods_migrate_at_once,
+    every_table_and_column_has_a_comment,
+    a_table_of_another_origin_is_left_alone,
+    events_are_append_only,
+    a_writer_may_insert_and_a_reader_may_read,
+);
+
+async fn many_pods_migrate_at_once(flavor: Flavor) -> Result<()> {
+    let platform = Platform::bare(flavor).await?;
+    let (a, b, c, d) = tokio::join!(
+        platform.migrate(&[]),
+        platform.migrate(&[]),
+        platform.migrate(&[]),
+        platform.migrate(&[])
+    );
+    let said = [a?, b?, c?, d?];
+    let applied = said
+        .iter()
+        .filter(|said| said.contains("applied V1__tables"))
+        .count();
+    ensure!(applied == 1, "{said:#?}");
+    ensure!(
+        said.iter()
+            .all(|said| said.contains(&format!("flavor {}", flavor.name()))),
+        "{said:#?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_flavor_can_be_chosen_but_not_changed() -> Result<()> {
+    if Flavor::TimescaleDb.is_here() {
+        let platform = Platform::bare(Flavor::TimescaleDb).await?;
+        let said = platform.migrate(&[("DATABASE_FLAVOR", "postgres")]).await?;
+        ensure!(
+            said.contains("flavor postgres: DATABASE_FLAVOR says so"),
+            "{said}"
+        );
+        let refused = platform
+            .migrate(&[("DATABASE_FLAVOR", "timescaledb")])
+            .await
+            .unwrap_err()
+            .to_string();
+        ensure!(refused.contains("cannot be changed in place"), "{refused}");
+    }
+    let platform = Platform::bare(Flavor::Postgres).await?;
+    let refused = platform
+        .migrate(&[("DATABASE_FLAVOR", "timescaledb")])
+        .await
+        .unwrap_err()
+        .to_string();
+    ensure!(refused.contains("DATABASE_FLAVOR=timescaledb, but"), "{refused}");
+    let refused = platform
+        .migrate(&[("DATABASE_FLAVOR", "oracle")])
+        .await
+        .unwrap_err()
+        .to_string();
+    ensure!(refused.contains("DATABASE_FLAVOR is not valid"), "{refused}");
+    Ok(())
+}
+
+/// Both flavors show readers the same relations, columns and types.
+#[tokio::test]
+async fn both_flavors_have_one_reading_contract() -> Result<()> {
+    if !Flavor::TimescaleDb.is_here() {
+        return Ok(());
+    }
+    let mut contracts = Vec::new();
+    for flavor in [Flavor::Postgres, Flavor::TimescaleDb] {
+        let platform = Platform::new(flavor).await?;
+        let rows = platform
+            .owner
+            .query(
+                "SELECT format('%s.%s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod)) \
+                 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+                 WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND c.relname IN \
+                 ('usage_events', 'usage_daily_by_user', 'usage_quarter_hourly', 'usage_hourly', 'usage_daily', \
+                  'dead_letters', 'ingest_workers', 'ingest_window') ORDER BY 1",
+                &[],
+            )
+            .await?;
+        contracts.push(rows.iter().map(|row| row.get(0)).collect::<Vec<String>>());
+    }
+    ensure!(
+        contracts[0].len() > 90 && contracts[0] == contracts[1],
+        "{contracts:#?}"
+    );
+    Ok(())
+}
+
+async fn every_table_and_column_has_a_comment(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    let bare = platform
+        .owner
+        .query(
+            "SELECT c.relname::text || coalesce('.' || a.attname, '') \
+             FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 \
+             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') \
+               AND NOT c.relispartition AND c.relname <> 'refinery_schema_history' \
+               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') \
+               AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid) IS NULL)",
+            &[],
+        )
+        .await?;
+    let bare: Vec<String> = bare.iter().map(|row| row.get(0)).collect();
+    ensure!(bare.is_empty(), "without a comment: {bare:?}");
+    Ok(())
+}
+
+async fn a_table_of_another_origin_is_left_alone(flavor: Flavor) -> Result<()> {
+    let platform = Platform::bare(flavor).await?;
+    platform
+        .owner
+        .batch_execute(
+            "CREATE TABLE usage_events (time timestamptz, event_id uuid, cost decimal(10,6), mine text)",
+        )
+        .await?;
+    let refused = platform.migrate(&[]).await.unwrap_err().to_string();
+    for part in [
+        "nothing was changed",
+        "cost numeric(20,10)",
+        "mine text",
+        "RENAME TO",
+    ] {
+        ensure!(refused.contains(part), "{part} is missing in {refused}");
+    }
+    let tables = platform
+        .count("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')")
+        .await?;
+    ensure!(tables == 1, "{tables} tables after a refusal");
+    Ok(())
+}
+
+async fn events_are_append_only(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    for statement in [
+        "UPDATE usage_events SET cost = 0",
+        "DELETE FROM usage_events",
+        "TRUNCATE usage_events",
+    ] {
+        let error = platform.owner.batch_execute(statement).await.unwrap_err();
+        let words = error
+            .as_db_error()
+            .map(|db| db.message().to_owned())
+            .unwrap_or_default();
+        ensure!(
+            words.contains("usage_events is refused"),
+            "{statement}: {error} {words}"
+        );
+    }
+    Ok(())
+}
+
+async fn a_writer_may_insert_and_a_reader_may_read(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    let writer = e2e::servers::connect(&platform.url_of("writer")?).await?;
+    // A temporary table of the writer cannot take a rollup's place.
+    writer
+        .batch_execute(
+            "CREATE TEMP TABLE usage_daily_by_user (x int); \
+             INSERT INTO usage_events (time, event_id, org_id, user_id, api_key_id, model_name, input_tokens, \
+             output_tokens, total_tokens, cost, status) SELECT now(), gen_random_uuid(), gen_random_uuid(), \
+             gen_random_uuid(), gen_random_uuid(), 'm', 1, 2, 3, 0.5, 'success'",
+        )
+        .await?;
+    crate::rollups::assert_equal_raw(&platform).await?;
+    let reader = e2e::servers::connect(&platform.url_of("reader")?).await?;
+    ensure!(reader.query("SELECT * FROM usage_daily", &[]).await?.len() == 1);
+    for (client, refused) in [
+        (&writer, "SELECT * FROM usage_events"),
+        (&writer, "SELECT * FROM dead_letters"),
+        (&writer, "UPDATE usage_quarter_hourly SET request_count = 0"),
+        (&writer, "UPDATE ingest_window SET floor = now()"),
+        (&reader, "SELECT * FROM dead_letters"),
+        (&reader, "INSERT INTO ingest_window (floor) VALUES (now())"),
+        (&reader, "DELETE FROM usage_daily_by_user"),
+    ] {
+        let error = client.batch_execute(refused).await.unwrap_err();
+        ensure!(
+            error.code().is_some_and(|code| code.code() == "42501"),
+            "{refused}: {error}"
+        );
+    }
+    Ok(())
+}

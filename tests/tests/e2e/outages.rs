@@ -1,0 +1,149 @@
+//! Servers that are away: answers within a second, and nothing lost.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use e2e::api::Client;
+use e2e::generator::{Event, Generator, Shape};
+use e2e::ports;
+use e2e::token::{Claims, SECRET};
+use time::OffsetDateTime;
+
+use crate::platform::{Flavor, Platform, setting};
+
+crate::in_both_flavors!(
+    kill_the_worker_mid_batch,
+    rows_that_the_database_refuses_are_found
+);
+
+/// A server that accepts connections and never says a word.
+async fn black_hole() -> Result<u16> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            kept.push(stream);
+        }
+    });
+    Ok(port)
+}
+
+#[tokio::test]
+async fn the_api_says_503_within_a_second_without_its_database() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    for port in [ports::free()?, black_hole().await?] {
+        let mut url = reqwest::Url::parse(&platform.url_of("reader")?)?;
+        ensure!(url.set_port(Some(port)).is_ok());
+        let binary = std::path::PathBuf::from(setting("E2E_API_BIN")?);
+        let log = std::env::temp_dir().join(format!("{}.log", e2e::publisher::unique_queue("api")));
+        let environment = [("DATABASE_URL", url.as_str()), ("JWT_SECRET", SECRET)];
+        let api = e2e::process::Service::launch(&binary, &environment, &log)?;
+        while reqwest::get(api.url("/health")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let token = Client::new(&api.url("/"), &Claims::system_admin(), SECRET)?;
+        let began = Instant::now();
+        let response = reqwest::Client::new()
+            .get(token.url("system/usage", &[])?)
+            .bearer_auth(token.token())
+            .send()
+            .await?;
+        let elapsed = began.elapsed();
+        ensure!(response.status() == 503, "{}", response.status());
+        ensure!(elapsed < Duration::from_millis(1_200), "it took {elapsed:?}");
+        ensure!(response.headers().contains_key("retry-after"));
+        ensure!(response.headers()["content-type"] == "application/problem+json");
+        let ready = reqwest::get(api.url("/ready")).await?;
+        ensure!(
+            ready.status() == 503,
+            "ready without a database: {}",
+            ready.status()
+        );
+        let health = reqwest::get(api.url("/health")).await?;
+        ensure!(health.status() == 200, "health depends on the database");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_refuses_a_database_without_its_schema() -> Result<()> {
+    let platform = Platform::bare(Flavor::Postgres).await?;
+    let mut worker = platform.launch_worker(&[("DATABASE_URL", &platform.owner_url()?)])?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let status = loop {
+        if let Some(status) = worker.ended()? {
+            break status;
+        }
+        ensure!(Instant::now() < deadline, "the worker runs without a schema");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    ensure!(
+        !status.success() && worker.log().contains("ingest-worker migrate"),
+        "{}",
+        worker.log()
+    );
+    Ok(())
+}
+
+async fn kill_the_worker_mid_batch(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    let end = OffsetDateTime::now_utc();
+    let shape = Shape {
+        seed: 31,
+        organizations: 10,
+        start: end - time::Duration::days(5),
+        end,
+    };
+    let events: Vec<Event> = Generator::new(&shape).take(30_000).collect();
+    let mut worker = platform.worker(&[]).await?;
+    platform
+        .publisher()
+        .await?
+        .publish(events.iter().map(|event| &event.body))
+        .await?;
+    for _ in 0..3 {
+        let stored = platform.count("SELECT count(*) FROM usage_events").await?;
+        worker.kill().await?;
+        worker = platform.worker(&[]).await?;
+        // Each life gets a little further, or everything was stored already.
+        while stored < 30_000 && platform.count("SELECT count(*) FROM usage_events").await? == stored {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    platform.wait_stored(30_000, 0).await?;
+    crate::rollups::assert_equal_raw(&platform).await
+}
+
+async fn rows_that_the_database_refuses_are_found(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    // A rule that the worker cannot know of.
+    platform
+        .owner
+        .batch_execute(
+            "ALTER TABLE usage_events ADD CONSTRAINT no_seven CHECK (latency_ms IS DISTINCT FROM 777777)",
+        )
+        .await?;
+    let _worker = platform.worker(&[]).await?;
+    let end = OffsetDateTime::now_utc();
+    let shape = Shape {
+        seed: 32,
+        organizations: 3,
+        start: end - time::Duration::hours(5),
+        end,
+    };
+    let events: Vec<Event> = Generator::new(&shape).take(1_000).collect();
+    let mut bodies: Vec<Vec<u8>> = events.iter().map(|event| event.body.clone()).collect();
+    for number in [0, 500, 999] {
+        let mut event: serde_json::Value = serde_json::from_slice(&bodies[number])?;
+        event["latency_ms"] = 777_777.into();
+        bodies[number] = event.to_string().into_bytes();
+    }
+    platform.publisher().await?.publish(&bodies).await?;
+    platform.wait_stored(997, 3).await?;
+    let said = platform
+        .count("SELECT count(*) FROM dead_letters WHERE reason = 'refused_by_database' AND detail LIKE '%no_seven%'")
+        .await?;
+    ensure!(said == 3, "{said} dead letters have the database's words");
+    crate::rollups::assert_equal_raw(&platform).await
+}

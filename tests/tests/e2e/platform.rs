@@ -1,0 +1,199 @@
+//! A platform of one test: a migrated database and a queue of its own on the servers of the run, and the
+//! real binaries with the rights that they have in production.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use e2e::api::Client;
+use e2e::process::{self, Service};
+use e2e::publisher::{Publisher, unique_queue};
+use e2e::servers::connect;
+use e2e::token::{Claims, SECRET};
+use uuid::Uuid;
+
+/// Which server, and with it which flavor of the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavor {
+    Postgres,
+    TimescaleDb,
+}
+
+impl Flavor {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::TimescaleDb => "timescaledb",
+        }
+    }
+
+    fn variable(self) -> &'static str {
+        match self {
+            Self::Postgres => "E2E_POSTGRES_URL",
+            Self::TimescaleDb => "E2E_TIMESCALEDB_URL",
+        }
+    }
+
+    pub(crate) fn is_here(self) -> bool {
+        std::env::var_os(self.variable()).is_some()
+    }
+}
+
+pub(crate) fn setting(name: &str) -> Result<String> {
+    std::env::var_os(name)
+        .and_then(|value| value.into_string().ok())
+        .with_context(|| format!("{name} is not set: run the suite by `make test`"))
+}
+
+/// What the tests of one database share.
+pub(crate) struct Platform {
+    /// Names of the database, the roles and the log files.
+    name: String,
+    server: String,
+    pub(crate) queue: String,
+    pub(crate) owner: tokio_postgres::Client,
+    logs: PathBuf,
+}
+
+impl Platform {
+    /// An empty database without a schema.
+    pub(crate) async fn bare(flavor: Flavor) -> Result<Self> {
+        let name = format!("e2e_{}", Uuid::new_v4().simple());
+        let server = setting(flavor.variable())?;
+        let admin = connect(&server).await?;
+        for statement in [
+            format!("CREATE DATABASE {name}"),
+            format!("CREATE ROLE {name}_writer LOGIN"),
+            format!("CREATE ROLE {name}_reader LOGIN"),
+        ] {
+            admin.batch_execute(&statement).await?;
+        }
+        let logs = std::env::temp_dir().join("usage-analytics-e2e").join(&name);
+        std::fs::create_dir_all(&logs)?;
+        let owner = connect(&in_database(&server, &name, None)?).await?;
+        Ok(Self {
+            name,
+            server,
+            queue: unique_queue("usage-events"),
+            owner,
+            logs,
+        })
+    }
+
+    /// A migrated database.
+    pub(crate) async fn new(flavor: Flavor) -> Result<Self> {
+        let platform = Self::bare(flavor).await?;
+        platform.migrate(&[]).await?;
+        Ok(platform)
+    }
+
+    pub(crate) fn owner_url(&self) -> Result<String> {
+        in_database(&self.server, &self.name, None)
+    }
+
+    pub(crate) fn url_of(&self, right: &str) -> Result<String> {
+        in_database(&self.server, &self.name, Some(&format!("{}_{right}", self.name)))
+    }
+
+    /// Runs a command of the worker as the owner.
+    pub(crate) async fn command(&self, arguments: &[&str], more: &[(&str, &str)]) -> Result<String> {
+        let (url, writer, reader) = (
+            self.owner_url()?,
+            format!("{}_writer", self.name),
+            format!("{}_reader", self.name),
+        );
+        let mut environment = vec![
+            ("DATABASE_URL", &*url),
+            ("WRITER_ROLE", &*writer),
+            ("READER_ROLE", &*reader),
+        ];
+        environment.extend(more);
+        let binary = PathBuf::from(setting("E2E_WORKER_BIN")?);
+        Ok(process::run(&binary, arguments, &environment).await?.0)
+    }
+
+    pub(crate) async fn migrate(&self, more: &[(&str, &str)]) -> Result<String> {
+        self.command(&["migrate"], more).await
+    }
+
+    pub(crate) async fn maintain(&self) -> Result<String> {
+        self.command(&["maintain"], &[]).await
+    }
+
+    /// A worker with a writer's rights; maintenance is left to the test.
+    pub(crate) async fn worker(&self, more: &[(&str, &str)]) -> Result<Service> {
+        let mut worker = self.launch_worker(more)?;
+        worker.wait_ready(Duration::from_secs(30)).await?;
+        Ok(worker)
+    }
+
+    pub(crate) fn launch_worker(&self, more: &[(&str, &str)]) -> Result<Service> {
+        let (database, broker) = (self.url_of("writer")?, setting("E2E_RABBITMQ_URL")?);
+        let mut environment = vec![
+            ("DATABASE_URL", &*database),
+            ("RABBITMQ_URL", &*broker),
+            ("QUEUE_NAME", &*self.queue),
+            ("MAINTENANCE_ENABLED", "false"),
+        ];
+        environment.extend(more);
+        let log = self.logs.join(format!("worker-{}.log", Uuid::new_v4().simple()));
+        Service::launch(&PathBuf::from(setting("E2E_WORKER_BIN")?), &environment, &log)
+    }
+
+    /// The API with a reader's rights.
+    pub(crate) async fn api(&self, more: &[(&str, &str)]) -> Result<Service> {
+        let database = self.url_of("reader")?;
+        let mut environment = vec![
+            ("DATABASE_URL", &*database),
+            ("JWT_SECRET", SECRET),
+            ("SHUTDOWN_DELAY_SECONDS", "0"),
+        ];
+        environment.extend(more);
+        let log = self.logs.join(format!("api-{}.log", Uuid::new_v4().simple()));
+        Service::start(&PathBuf::from(setting("E2E_API_BIN")?), &environment, &log).await
+    }
+
+    pub(crate) async fn publisher(&self) -> Result<Publisher> {
+        Publisher::connect(&setting("E2E_RABBITMQ_URL")?, &self.queue).await
+    }
+
+    /// Waits until so many events are stored and so many messages are dead letters.
+    pub(crate) async fn wait_stored(&self, events: i64, dead_letters: i64) -> Result<()> {
+        let query = "SELECT (SELECT count(*) FROM usage_events), (SELECT count(*) FROM dead_letters)";
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let row = self.owner.query_one(query, &[]).await?;
+            let found: (i64, i64) = (row.get(0), row.get(1));
+            if found == (events, dead_letters) {
+                return Ok(());
+            }
+            if Instant::now() > deadline || found.0 > events || found.1 > dead_letters {
+                bail!(
+                    "{found:?} events and dead letters are stored, not {:?}",
+                    (events, dead_letters)
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub(crate) async fn count(&self, query: &str) -> Result<i64> {
+        Ok(self.owner.query_one(query, &[]).await?.get(0))
+    }
+}
+
+pub(crate) fn system_admin(api: &Service) -> Result<Client> {
+    Client::new(&api.url("/"), &Claims::system_admin(), SECRET)
+}
+
+/// The URL of a database on the server, for its superuser or for a role.
+fn in_database(server: &str, database: &str, role: Option<&str>) -> Result<String> {
+    let mut url = reqwest::Url::parse(server)?;
+    url.set_path(database);
+    if let Some(role) = role {
+        url.set_username(role)
+            .ok()
+            .context("the server's URL takes no user")?;
+    }
+    Ok(url.to_string())
+}
