@@ -10,6 +10,7 @@ pub mod api;
 mod contract;
 pub mod generator;
 pub mod malformed;
+pub mod orphans;
 pub mod pid;
 pub mod ports;
 pub mod process;

@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 
 use crate::pid::ProcessId;
 use crate::ports;
+use crate::servers::place;
 
+/// The folder of the records of running services.
+const RECORDS: &str = "services";
 /// How long a service may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,6 +27,49 @@ pub struct Service {
     process: ProcessId,
     port: u16,
     log: PathBuf,
+    _record: Record,
+}
+
+/// Tells a later process which services run and whose they are; gone with the service.
+#[derive(Debug)]
+struct Record(PathBuf);
+
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    service: ProcessId,
+    owner: ProcessId,
+}
+
+impl Record {
+    fn write(service: ProcessId) -> Result<Self> {
+        let owner = ProcessId::current().context("this process has no entry in /proc")?;
+        let path = place::folder(RECORDS)?.join(format!("{}.json", service.number()));
+        fs::write(&path, serde_json::to_vec(&Recorded { service, owner })?)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Kills the services that are tied to such an owner.
+pub(crate) fn kill_orphans(is_lost: impl Fn(ProcessId) -> bool) -> Result<()> {
+    for entry in fs::read_dir(place::folder(RECORDS)?)? {
+        let path = entry?.path();
+        let recorded = fs::read(&path)
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok());
+        if let Some(Recorded { service, owner }) = recorded
+            && is_lost(owner)
+        {
+            service.signal(Signal::SIGKILL);
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 impl Service {
@@ -54,11 +101,13 @@ impl Service {
             .id()
             .and_then(|id| ProcessId::find(i32::try_from(id).ok()?))
             .with_context(|| format!("{} ended at once", binary.display()))?;
+        let record = Record::write(process)?;
         Ok(Self {
             child,
             process,
             port,
             log: log.to_owned(),
+            _record: record,
         })
     }
 

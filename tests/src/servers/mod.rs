@@ -14,6 +14,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::pid::ProcessId;
+
 pub use postgres::{Edition, Postgres, Profile, connect};
 pub use rabbitmq::{MAX_MESSAGE_BYTES, RabbitMq};
 
@@ -48,10 +50,11 @@ pub async fn stop_all() -> Result<usize> {
     Ok(stopped)
 }
 
-/// Kills the servers whose owner ended without stopping them, and removes their data.
-pub async fn remove_orphans() -> Result<()> {
+/// Kills the servers that are tied to such an owner, and removes their data.
+pub(crate) async fn remove(is_lost: impl Fn(ProcessId) -> bool) -> Result<()> {
     for folder in place::all_folders() {
-        if !postgres::is_orphan(&folder) && !rabbitmq::is_orphan(&folder) {
+        let owner = postgres::owner(&folder).or_else(|| rabbitmq::owner(&folder));
+        if !owner.is_some_and(&is_lost) {
             continue;
         }
         if let Some(server) = Postgres::attach_folder(folder.clone())? {

@@ -16,6 +16,7 @@ use crate::progress::Step;
 
 /// The oldest major version that the product supports.
 const OLDEST: u32 = 15;
+const DATA: &str = "data";
 
 /// Which of the servers that the product meets this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +63,6 @@ pub enum Profile {
 struct State {
     port: u16,
     edition: Edition,
-    postmaster: Option<ProcessId>,
     /// The process to whose life it is tied; none when it was detached.
     owner: Option<ProcessId>,
 }
@@ -109,9 +109,11 @@ impl Postgres {
             postmaster: None,
             detached: false,
         };
-        if before.is_some_and(|s| s.postmaster.is_some_and(ProcessId::is_alive)) {
+        if running_postmaster(&server.data()).is_some() {
             bail!("{} runs already", server.describe());
         }
+        // From here on somebody can clean up after us.
+        server.write_state()?;
         server.make_data_folder().await?;
         fs::write(
             server.data().join("postgresql.conf"),
@@ -127,25 +129,20 @@ impl Postgres {
     }
 
     pub(super) fn attach_folder(folder: PathBuf) -> Result<Option<Self>> {
-        let Some(State {
-            port,
-            edition,
-            postmaster,
-            ..
-        }) = state::read(&folder)
-        else {
+        let Some(State { port, edition, .. }) = state::read(&folder) else {
             return Ok(None);
         };
-        if !postmaster.is_some_and(ProcessId::is_alive) {
+        // What the server itself wrote, which is there when a start was cut short as well.
+        let Some(postmaster) = running_postmaster(&folder.join(DATA)) else {
             return Ok(None);
-        }
+        };
         let installation = Installation::newest(edition)?;
         Ok(Some(Self {
             folder,
             installation,
             edition,
             port,
-            postmaster,
+            postmaster: Some(postmaster),
             detached: true,
         }))
     }
@@ -174,8 +171,7 @@ impl Postgres {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             bail!("{} did not start: {said}; {}", self.describe(), log_tail(&log));
         }
-        self.postmaster = self.running_postmaster();
-        self.write_state()?;
+        self.postmaster = running_postmaster(&self.data());
         self.wait_for_an_answer(Duration::from_secs(10)).await?;
         step.done("ready");
         Ok(())
@@ -186,7 +182,6 @@ impl Postgres {
         let Some(postmaster) = self.postmaster.take() else {
             return Ok(());
         };
-        self.write_state()?;
         signal_tree(postmaster, Signal::SIGCONT);
         postmaster.signal(Signal::SIGINT);
         if !postmaster.wait_gone(Duration::from_secs(60)).await {
@@ -204,7 +199,6 @@ impl Postgres {
         let Some(postmaster) = self.postmaster.take() else {
             return Ok(());
         };
-        self.write_state()?;
         let tree = postmaster.tree();
         signal_tree(postmaster, Signal::SIGCONT);
         postmaster.signal(Signal::SIGKILL);
@@ -297,7 +291,7 @@ impl Postgres {
     }
 
     fn data(&self) -> PathBuf {
-        self.folder.join("data")
+        self.folder.join(DATA)
     }
 
     fn write_state(&self) -> Result<()> {
@@ -305,7 +299,6 @@ impl Postgres {
         let state = State {
             port: self.port,
             edition: self.edition,
-            postmaster: self.postmaster,
             owner,
         };
         state::write(&self.folder, &state)
@@ -391,11 +384,6 @@ impl Postgres {
             .collect()
     }
 
-    fn running_postmaster(&self) -> Option<ProcessId> {
-        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
-        ProcessId::find(text.lines().next()?.trim().parse().ok()?)
-    }
-
     async fn wait_for_an_answer(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         loop {
@@ -436,9 +424,21 @@ pub async fn connect(url: &str) -> Result<tokio_postgres::Client> {
     Ok(client)
 }
 
-/// True when the process that this folder's server was tied to is gone.
-pub(super) fn is_orphan(folder: &Path) -> bool {
-    state::read::<State>(folder).is_some_and(|s| s.owner.is_some_and(|owner| !owner.is_alive()))
+/// The process to whose life the server of this folder is tied.
+pub(super) fn owner(folder: &Path) -> Option<ProcessId> {
+    state::read::<State>(folder)?.owner
+}
+
+fn running_postmaster(data: &Path) -> Option<ProcessId> {
+    let file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let pid: i32 = file.lines().next()?.trim().parse().ok()?;
+    // The file outlives a crash, and its number may be somebody else's by now.
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    if name.trim() == "postgres" {
+        ProcessId::find(pid)
+    } else {
+        None
+    }
 }
 
 fn signal_tree(root: ProcessId, signal: Signal) {
@@ -522,7 +522,7 @@ impl Installation {
             Command::new(program)
         };
         // Its user may not be able to enter ours.
-        command.current_dir("/");
+        command.current_dir("/").kill_on_drop(true);
         // PGDATA, PGPORT and the like would change what these programs do.
         for name in std::env::vars_os().map(|(name, _)| name) {
             if name.to_string_lossy().starts_with("PG") {

@@ -396,9 +396,9 @@ impl Drop for RabbitMq {
     }
 }
 
-/// True when the process that this folder's broker was tied to is gone.
-pub(super) fn is_orphan(folder: &Path) -> bool {
-    state::read::<State>(folder).is_some_and(|s| s.owner.is_some_and(|owner| !owner.is_alive()))
+/// The process to whose life the server of this folder is tied.
+pub(super) fn owner(folder: &Path) -> Option<ProcessId> {
+    state::read::<State>(folder)?.owner
 }
 
 fn spawned(child: &tokio::process::Child) -> Option<ProcessId> {

@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail};
 use e2e::api::{self, Client};
 use e2e::generator::{Event, Generator, Shape};
 use e2e::malformed;
+use e2e::orphans;
 use e2e::process::Service;
 use e2e::progress::{Step, say};
 use e2e::publisher::Publisher;
-use e2e::servers::{self, Edition, Postgres, Profile, RabbitMq};
+use e2e::servers::{Edition, Postgres, Profile, RabbitMq};
 use e2e::token::{self, Claims};
 use e2e::truth::{Question, Truth};
 use time::OffsetDateTime;
@@ -62,7 +63,7 @@ struct Demo {
 
 impl Demo {
     async fn start(plain: bool) -> Result<Self> {
-        servers::remove_orphans().await?;
+        orphans::remove_of_the_dead().await?;
         let edition = Edition::to_try(plain);
         let name = |server: &str| format!("demo-{}-{server}", std::process::id());
         let (postgres_name, rabbitmq_name) = (name("postgres"), name("rabbitmq"));

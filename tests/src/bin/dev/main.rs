@@ -11,6 +11,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use e2e::orphans;
 use e2e::progress::say;
 
 #[derive(Parser)]
@@ -56,8 +57,12 @@ async fn main() -> ExitCode {
         Command::Bench => bench::run().await,
         Command::Test { arguments } => test::run(&arguments).await,
     };
-    outcome.unwrap_or_else(|error| {
-        say(format_args!("error: {error:#}"));
-        ExitCode::FAILURE
-    })
+    // An interrupt may have come while something was started, here or in the tests.
+    let cleaned = orphans::remove_ours_as_well().await.map(|()| ExitCode::SUCCESS);
+    outcome
+        .and_then(|code| cleaned.map(|_| code))
+        .unwrap_or_else(|error| {
+            say(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        })
 }

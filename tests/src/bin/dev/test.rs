@@ -4,9 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use e2e::orphans;
 use e2e::pid::ProcessId;
 use e2e::progress::say;
-use e2e::servers::{self, Edition, Postgres, Profile, RabbitMq, place};
+use e2e::servers::{Edition, Postgres, Profile, RabbitMq, place};
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 
@@ -42,7 +43,7 @@ struct Suite {
 
 impl Suite {
     async fn start() -> Result<Self> {
-        servers::remove_orphans().await?;
+        orphans::remove_of_the_dead().await?;
         // Two runs of the suite in one clone do not meet.
         let name = |server: &str| format!("test-{}-{server}", std::process::id());
         let (plain_name, timescale_name, rabbitmq_name) =

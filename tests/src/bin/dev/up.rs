@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use e2e::orphans;
 use e2e::progress::say;
 use e2e::servers::{self, Edition, Postgres, Profile, RabbitMq};
 
@@ -23,7 +24,7 @@ pub(crate) async fn up(plain: bool) -> Result<ExitCode> {
 }
 
 async fn start(plain: bool) -> Result<()> {
-    servers::remove_orphans().await?;
+    orphans::remove_of_the_dead().await?;
     let (postgres, rabbitmq) = tokio::try_join!(find_or_start_postgres(plain), find_or_start_rabbitmq())?;
     postgres.ensure_database(DATABASE).await?;
     writeln!(

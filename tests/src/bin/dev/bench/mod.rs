@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use e2e::generator::{Generator, Shape};
+use e2e::orphans;
 use e2e::pid::ProcessId;
 use e2e::progress::{Step, say};
 use e2e::publisher::{Publisher, Queues, unique_queue};
-use e2e::servers::{self, Edition, Postgres, Profile, RabbitMq};
+use e2e::servers::{Edition, Postgres, Profile, RabbitMq};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
@@ -44,7 +45,7 @@ pub(crate) async fn run() -> Result<ExitCode> {
 }
 
 async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
-    servers::remove_orphans().await?;
+    orphans::remove_of_the_dead().await?;
     let rabbitmq = RabbitMq::start(&name("rabbitmq"), &[]).await?;
     let mut results = Vec::new();
     for (flavor, edition) in [("timescaledb", Edition::Timescale), ("postgres", Edition::Plain)] {
