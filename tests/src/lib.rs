@@ -1,9 +1,15 @@
 //! The harness of the end-to-end tests, the demo and the benchmarks: real servers, real binaries, and
 //! events whose truth is known before they are sent.
 //!
-//! [`servers`] starts private PostgreSQL and RabbitMQ instances from the distribution's packages. Nothing
-//! here imports the services' own decoding or arithmetic: what they are held against must not share
-//! their mistakes.
+//! - [`servers`] starts private PostgreSQL and RabbitMQ instances from the distribution's packages;
+//! - [`process`] runs the real binaries of the services;
+//! - [`generator`] makes events, [`truth`] knows what must come of them, [`malformed`] makes messages that
+//!   are none;
+//! - [`publisher`] sends them, [`api`] asks for the answers and holds them against the truth, [`token`]
+//!   says who asks.
+//!
+//! Nothing here imports the services' own decoding or arithmetic: what they are held against must not
+//! share their mistakes.
 
 pub mod api;
 #[cfg(test)]

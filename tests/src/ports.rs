@@ -2,7 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
 
@@ -13,15 +14,12 @@ const COUNT: u16 = 20_000;
 
 /// A port that was free a moment ago and that this process does not hand out twice.
 pub fn free() -> Result<u16> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Processes that pick at the same time begin at different places.
+    static START: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static TAKEN: AtomicU64 = AtomicU64::new(0);
     for _ in 0..COUNT {
-        let mut step = NEXT.fetch_add(1, Ordering::Relaxed);
-        if step == 0 {
-            // Processes that pick at the same time begin at different places.
-            step = u16::try_from(RandomState::new().hash_one(std::process::id()) % u64::from(COUNT))?;
-            NEXT.store(step + 1, Ordering::Relaxed);
-        }
-        let port = FIRST + step % COUNT;
+        let place = START.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % u64::from(COUNT);
+        let port = FIRST + u16::try_from(place)?;
         if is_free(port) {
             return Ok(port);
         }

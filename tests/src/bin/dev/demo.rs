@@ -201,7 +201,7 @@ impl Demo {
             "\n{}",
             tables::ranking("users of the largest", &users, "user_id", 5)?
         )?;
-        writeln!(out, "\nfreshness: {}", users["freshness"])?;
+        writeln!(out, "\nfreshness: {}", freshness(&users))?;
 
         let org_admin = Claims::org_admin(largest).sign(token::SECRET)?;
         let url = |path: &str, parameters: &[(&str, &str)]| self.client.url(path, parameters);
@@ -266,14 +266,12 @@ impl Demo {
     async fn say_progress(&self) -> Result<()> {
         let answer = self.answer_of_everything().await?;
         let counted = api::measures(&answer["totals"])?;
-        let freshness = &answer["freshness"];
         say(format_args!(
-            "  published {}, counted {}, {} USD; {}, counted through {} s ago",
+            "  published {}, counted {}, {} USD; {}",
             thousands(self.truth.len()),
             thousands(counted.requests),
             counted.cost(),
-            freshness["state"].as_str().unwrap_or("?"),
-            freshness["age_seconds"],
+            freshness(&answer),
         ));
         Ok(())
     }
@@ -371,6 +369,16 @@ impl Demo {
         }
         step.done("done");
         Ok(())
+    }
+}
+
+/// An answer's freshness as a phrase.
+fn freshness(answer: &serde_json::Value) -> String {
+    let freshness = &answer["freshness"];
+    let state = freshness["state"].as_str().unwrap_or("unknown");
+    match freshness["age_seconds"].as_f64() {
+        Some(age) => format!("{state}, everything counted that was published until {age:.1} s ago"),
+        None => state.to_owned(),
     }
 }
 
