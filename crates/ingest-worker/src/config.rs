@@ -63,7 +63,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "WRITER_LANES",
         default: Some("2"),
-        help: "lanes that write batches, each with its own database connection, 1 to 64; at most one per consumer",
+        help: "lanes that write batches, each with its own database connection and its own organizations, 1 to 64",
     },
     Key {
         name: "BATCH_SIZE",
@@ -186,7 +186,7 @@ impl WorkerConfig {
             broker,
             queue,
             consumers,
-            lanes: settings.within("WRITER_LANES", 1..=64)?.min(consumers),
+            lanes: settings.within("WRITER_LANES", 1..=64)?,
             batch_size: settings.within("BATCH_SIZE", 1..=100_000)?,
             batch_max_age: Duration::from_millis(settings.within("BATCH_MAX_AGE_MS", 1..=60_000)?),
             prefetch: settings.within("PREFETCH", 1..=u16::MAX)?,

@@ -1,15 +1,17 @@
-//! A lane: the only writer for its consumers. It collects a batch, stores it, and only then acknowledges.
+//! A lane: the only writer for its organizations. It collects a batch, stores it, and only then lets the
+//! broker forget it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
-use crate::amqp::Acker;
+use crate::amqp::{Acker, BrokerError};
 use crate::batch::{Arrival, Batch};
-use crate::held::Held;
+use crate::ledger::Ledger;
 use crate::metrics;
 use crate::sink::Sink;
 
@@ -22,26 +24,51 @@ pub struct BatchLimits {
     pub max_age: Duration,
 }
 
-/// A consumer's way back to the broker, and the record of what is held.
+/// A consumer's way back to the broker: several lanes resolve its deliveries.
 pub struct Return {
-    /// Acknowledges.
-    pub acker: Acker,
-    /// Forgets what was acknowledged.
-    pub held: Arc<Held>,
+    acker: Acker,
+    ledger: Arc<Ledger>,
+    /// The last tag that was acknowledged. The broker closes a channel that acknowledges a tag twice, or
+    /// a lower one after a higher one, so acknowledgements go out one by one.
+    acknowledged: Mutex<u64>,
 }
 
-/// Runs until its consumers are over and everything they received is stored and acknowledged, or until
-/// the generation is dead: what is unacknowledged then comes again. Gives the sink back.
+impl Return {
+    /// The way back of the consumer that `acker` and `ledger` belong to.
+    pub fn new(acker: Acker, ledger: Arc<Ledger>) -> Self {
+        Self {
+            acker,
+            ledger,
+            acknowledged: Mutex::new(0),
+        }
+    }
+
+    /// These deliveries are committed: acknowledges as far as everything before is, too.
+    async fn resolve(&self, tags: &[u64]) -> Result<(), BrokerError> {
+        self.ledger.resolve(tags);
+        let mut acknowledged = self.acknowledged.lock().await;
+        let watermark = self.ledger.watermark();
+        if watermark > *acknowledged {
+            self.acker.ack_through(watermark).await?;
+            *acknowledged = watermark;
+        }
+        Ok(())
+    }
+}
+
+/// Runs until the consumers are over and everything they received for this lane is stored and
+/// acknowledged, or until the generation is dead: what is unacknowledged then comes again. Gives the sink
+/// back.
 pub async fn run(
     mut arrivals: Receiver<Arrival>,
     limits: BatchLimits,
     mut sink: Sink,
-    returns: BTreeMap<usize, Return>,
+    returns: Arc<Vec<Return>>,
     death: CancellationToken,
 ) -> Sink {
-    while let Some(Some(batch)) = death.run_until_cancelled(collect(&mut arrivals, limits)).await {
+    while let Some(Some(mut batch)) = death.run_until_cancelled(collect(&mut arrivals, limits)).await {
         let (rows, oldest, began) = (batch.len(), batch.oldest(), Instant::now());
-        let tags: Vec<(usize, u64)> = batch.last_tags().collect();
+        let tags = batch.take_tags();
         let Ok(written) = sink.write(batch, &death).await else {
             break;
         };
@@ -58,7 +85,9 @@ pub async fn run(
             duplicates = written.duplicates,
             "batch committed"
         );
-        if !acknowledge(&tags, &returns).await {
+        if let Err(error) = acknowledge(&tags, &returns).await {
+            // The events will come again and be recognised.
+            tracing::warn!(%error, "a batch is stored but could not be acknowledged");
             death.cancel();
             break;
         }
@@ -66,20 +95,11 @@ pub async fn run(
     sink
 }
 
-/// The commit is done: everything up to these tags is resolved.
-async fn acknowledge(tags: &[(usize, u64)], returns: &BTreeMap<usize, Return>) -> bool {
-    for (consumer, tag) in tags {
-        let Some(Return { acker, held }) = returns.get(consumer) else {
-            continue;
-        };
-        if let Err(error) = acker.ack_through(*tag).await {
-            // The events will come again and be recognised.
-            tracing::warn!(%error, "a batch is stored but could not be acknowledged");
-            return false;
-        }
-        held.resolved_through(*tag);
+async fn acknowledge(tags: &BTreeMap<usize, Vec<u64>>, returns: &[Return]) -> Result<(), BrokerError> {
+    for (consumer, tags) in tags {
+        returns[*consumer].resolve(tags).await?;
     }
-    true
+    Ok(())
 }
 
 /// The next batch; `None` when the consumers are over and nothing is left.

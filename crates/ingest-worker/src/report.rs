@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::amqp::Session;
-use crate::held::Held;
+use crate::ledger::Ledger;
 use crate::metrics;
 use crate::status::Status;
 
@@ -20,19 +20,19 @@ const BEAT: Duration = Duration::from_secs(1);
 /// What the worker holds and has seen; outlives the generations.
 #[derive(Default)]
 pub struct Knowledge {
-    held: Mutex<Vec<Arc<Held>>>,
+    held: Mutex<Vec<Arc<Ledger>>>,
     queue_empty_at: Mutex<Option<Instant>>,
 }
 
 impl Knowledge {
     /// A new generation: what the last one held is back at the broker.
-    pub fn begin_generation(&self, held: Vec<Arc<Held>>) {
+    pub fn begin_generation(&self, held: Vec<Arc<Ledger>>) {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
     fn oldest_held(&self) -> Option<Instant> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.iter().filter_map(|held| held.oldest()).min()
+        held.iter().filter_map(|ledger| ledger.oldest()).min()
     }
 
     fn queue_empty_at(&self) -> Option<Instant> {

@@ -1,6 +1,5 @@
 //! The worker as a whole: one generation after another, until it is asked to stop.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +12,8 @@ use uuid::Uuid;
 use crate::amqp::{BrokerError, Session};
 use crate::backoff::Backoff;
 use crate::config::WorkerConfig;
-use crate::held::Held;
 use crate::lane::{self, BatchLimits, Return};
+use crate::ledger::Ledger;
 use crate::report::{self, Knowledge};
 use crate::sink::Sink;
 use crate::status::Status;
@@ -136,35 +135,34 @@ async fn generation(
 ) -> Vec<Sink> {
     let session = Arc::new(session);
     let death = session.death.clone();
-    let held: Vec<Arc<Held>> = consumers.iter().map(|_| Arc::new(Held::default())).collect();
-    knowledge.begin_generation(held.clone());
+    let ledgers: Vec<Arc<Ledger>> = consumers.iter().map(|_| Arc::new(Ledger::default())).collect();
+    knowledge.begin_generation(ledgers.clone());
     let watch = tokio::spawn(report::watch_queue(Arc::clone(&session), Arc::clone(knowledge)));
 
     let lane_count = sinks.len();
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..lane_count).map(|_| mpsc::channel(config.batch_size)).unzip();
-    let mut returns: Vec<BTreeMap<usize, Return>> = (0..lane_count).map(|_| BTreeMap::new()).collect();
+    let mut returns = Vec::with_capacity(consumers.len());
     let mut readers = JoinSet::new();
-    for (number, (consumer, held)) in consumers.into_iter().zip(held).enumerate() {
-        // A consumer has one lane: its deliveries are resolved in order, and cumulative acks are right.
-        let lane = number % lane_count;
-        returns[lane].insert(
-            number,
-            Return {
-                acker: consumer.acker.clone(),
-                held: Arc::clone(&held),
-            },
-        );
-        readers.spawn(consumer::run(number, consumer, held, senders[lane].clone()));
+    for (number, (consumer, ledger)) in consumers.into_iter().zip(ledgers).enumerate() {
+        returns.push(Return::new(consumer.acker.clone(), Arc::clone(&ledger)));
+        readers.spawn(consumer::run(number, consumer, ledger, senders.clone()));
     }
+    let returns = Arc::new(returns);
     drop(senders);
     let limits = BatchLimits {
         size: config.batch_size,
         max_age: config.batch_max_age,
     };
     let mut lanes = JoinSet::new();
-    for ((arrivals, sink), returns) in receivers.into_iter().zip(sinks).zip(returns) {
-        lanes.spawn(lane::run(arrivals, limits, sink, returns, death.clone()));
+    for (arrivals, sink) in receivers.into_iter().zip(sinks) {
+        lanes.spawn(lane::run(
+            arrivals,
+            limits,
+            sink,
+            Arc::clone(&returns),
+            death.clone(),
+        ));
     }
 
     // A receiver that ends although nobody cancelled its consumer is a death that amqprs did not report.
