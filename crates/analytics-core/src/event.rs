@@ -451,6 +451,13 @@ fn instant(value: &str, field: &'static str) -> Result<OffsetDateTime, Malformed
         )
     };
     let text = text_of(value, field)?;
+    // The library also reads a space for the T, and digits beyond nanoseconds.
+    let fraction = text
+        .split_once('.')
+        .map_or(0, |(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
+    if !matches!(text.as_bytes().get(10), Some(b'T' | b't')) || fraction > 9 {
+        return Err(invalid());
+    }
     let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| invalid())?;
     let time = time.checked_to_offset(UtcOffset::UTC).ok_or_else(invalid)?;
     time.replace_nanosecond(time.nanosecond() / 1000 * 1000)

@@ -28,6 +28,11 @@ use crate::sqlstate::{Verdict, judge};
 /// How long one try may take. COPY knows no statement_timeout, and a server that was cut off says nothing.
 const TRY_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Events older than this are written apart from the others. A continuous aggregate notes one span of
+/// changes per transaction: with a late event among current ones it would be everything in between, and
+/// be computed again.
+const LATE: time::Duration = time::Duration::HOUR;
+
 const COLUMNS: [Type; 14] = [
     Type::TIMESTAMPTZ,
     Type::UUID,
@@ -119,8 +124,13 @@ impl Sink {
             ..Written::default()
         };
         let mut letters = std::mem::take(&mut batch.dead_letters);
+        let late_before = OffsetDateTime::now_utc() - LATE;
+        let (late, current) = batch
+            .rows
+            .into_iter()
+            .partition(|row| row.event.time < late_before);
         // Pieces still to be written, the next one last.
-        let mut pieces = vec![(batch.rows, Way::Straight)];
+        let mut pieces: Vec<(Vec<Row>, Way)> = vec![(current, Way::Straight), (late, Way::Straight)];
         let mut backoff = Backoff::default();
         while let Some((mut rows, way)) = pieces.pop() {
             if rows.is_empty() && letters.is_empty() {

@@ -5,6 +5,7 @@
 
 mod answers;
 mod contracts;
+mod decoder;
 mod freshness;
 mod main_path;
 mod maintenance;

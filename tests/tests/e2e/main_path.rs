@@ -10,6 +10,7 @@ use e2e::malformed;
 use e2e::publisher::Queues;
 use e2e::token::SECRET;
 use e2e::truth::Truth;
+use lapin::types::AMQPValue;
 use time::{OffsetDateTime, Time};
 use uuid::Uuid;
 
@@ -212,6 +213,29 @@ async fn a_queue_that_is_missing_is_declared_and_one_that_exists_is_used(flavor:
         "ready without a queue"
     );
     ensure!(queues.ready(&format!("{}.dead-letter", platform.queue)).await? == Some(0));
+    // Declaring it again with the documented arguments is no error to the broker, with others it is.
+    let dead_letter = format!("{}.dead-letter", platform.queue);
+    let arguments = |limit: i64| {
+        [
+            ("x-delivery-limit", AMQPValue::LongLongInt(limit)),
+            (
+                "x-dead-letter-exchange",
+                AMQPValue::LongString(dead_letter.as_str().into()),
+            ),
+            (
+                "x-dead-letter-strategy",
+                AMQPValue::LongString("at-least-once".into()),
+            ),
+            ("x-overflow", AMQPValue::LongString("reject-publish".into())),
+        ]
+    };
+    queues.declare_quorum(&platform.queue, &arguments(100)).await?;
+    ensure!(
+        queues
+            .declare_quorum(&platform.queue, &arguments(20))
+            .await
+            .is_err()
+    );
     // A queue of another make, declared with other arguments, is taken as it is.
     let mut other = Platform::new(flavor).await?;
     other.queue = e2e::publisher::unique_queue("classic");
