@@ -34,10 +34,14 @@ fn log_tail(path: &Path) -> String {
     }
 }
 
-/// Stops every server of this clone, detached or left behind, and says which. The data stays.
-pub async fn stop_all() -> Result<usize> {
+/// Stops every detached server of this clone, and returns how many those were. The data stays. What a
+/// running command owns is left to it.
+pub async fn stop_detached() -> Result<usize> {
     let mut stopped = 0;
     for folder in place::all_folders() {
+        if owner(&folder).is_some() {
+            continue;
+        }
         if let Some(mut server) = Postgres::attach_folder(folder.clone())? {
             server.stop().await?;
             stopped += 1;
@@ -50,11 +54,14 @@ pub async fn stop_all() -> Result<usize> {
     Ok(stopped)
 }
 
+fn owner(folder: &Path) -> Option<ProcessId> {
+    postgres::owner(folder).or_else(|| rabbitmq::owner(folder))
+}
+
 /// Kills the servers that are tied to such an owner, and removes their data.
 pub(crate) async fn remove(is_lost: impl Fn(ProcessId) -> bool) -> Result<()> {
     for folder in place::all_folders() {
-        let owner = postgres::owner(&folder).or_else(|| rabbitmq::owner(&folder));
-        if !owner.is_some_and(&is_lost) {
+        if !owner(&folder).is_some_and(&is_lost) {
             continue;
         }
         if let Some(server) = Postgres::attach_folder(folder.clone())? {

@@ -50,6 +50,13 @@ pub(super) fn postgres_folder(instance: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The folder of this instance, if it has one.
+pub(super) fn existing(instance: &str) -> Option<PathBuf> {
+    all_folders()
+        .into_iter()
+        .find(|folder| folder.file_name().is_some_and(|name| name == instance))
+}
+
 /// Every instance folder there is, running or not.
 pub(super) fn all_folders() -> Vec<PathBuf> {
     let outside = is_root().then(outside_of_the_clone);

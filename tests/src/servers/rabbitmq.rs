@@ -112,7 +112,7 @@ impl RabbitMq {
 
     /// The running instance of this name, left running when the returned value is dropped.
     pub fn attach(name: &str) -> Result<Option<Self>> {
-        Self::attach_folder(place::folder(name)?)
+        place::existing(name).map_or(Ok(None), Self::attach_folder)
     }
 
     pub(super) fn attach_folder(folder: PathBuf) -> Result<Option<Self>> {

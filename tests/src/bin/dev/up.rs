@@ -71,8 +71,9 @@ async fn find_or_start_rabbitmq() -> Result<RabbitMq> {
 }
 
 pub(crate) async fn down() -> Result<ExitCode> {
-    match servers::stop_all().await? {
-        0 => say("no server of this clone runs"),
+    orphans::remove_of_the_dead().await?;
+    match servers::stop_detached().await? {
+        0 => say("nothing to stop: `up` started no server that still runs"),
         n => say(format_args!("stopped {n} servers; their data stays")),
     }
     Ok(ExitCode::SUCCESS)
