@@ -19,7 +19,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
     // First what fails most often, and needs no server.
     let built = cargo(
         &mut interrupt,
-        Command::new("cargo").args(["build", "--workspace", "--bins"]),
+        Command::new("cargo").args(["build", "--workspace", "--bins", "--tests"]),
     )
     .await?;
     if !matches!(built, Ended::With(0)) {
