@@ -92,8 +92,5 @@ WHERE day >= :'start_time' AND day < :'end_time'
 GROUP BY 1 ORDER BY total_tokens DESC, model;
 
 -- name: freshness
--- Through when everything published is counted (see analytics-core, query/freshness.rs).
-SELECT least(max(queue_empty_at),
-             min(least(oldest_unacked_at, beat_at)) FILTER (WHERE beat_at > now() - interval '60 seconds')
-       ) - interval '1 second' AS counted_through
-FROM ingest_workers;
+-- Through when everything published is counted.
+SELECT counted_through, now() - counted_through AS age FROM counted_through;

@@ -165,7 +165,8 @@ CREATE TABLE ingest_workers (
     started_at        timestamptz NOT NULL,
     beat_at           timestamptz NOT NULL,
     queue_empty_at    timestamptz,
-    oldest_unacked_at timestamptz
+    oldest_unacked_at timestamptz,
+    stopped           boolean     NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE ingest_workers IS 'What each ingest-worker knows of the queue, rewritten once a second; freshness is measured from it. All times by the database''s clock';
@@ -173,8 +174,28 @@ COMMENT ON COLUMN ingest_workers.worker_id IS 'One per process: host, process id
 COMMENT ON COLUMN ingest_workers.queue IS 'Queue it consumes';
 COMMENT ON COLUMN ingest_workers.started_at IS 'When the process started to consume';
 COMMENT ON COLUMN ingest_workers.beat_at IS 'When the rest of this row was true';
-COMMENT ON COLUMN ingest_workers.queue_empty_at IS 'When it last saw the queue without a ready message';
+COMMENT ON COLUMN ingest_workers.queue_empty_at IS 'When the queue was last without a ready message and everything that this worker had received by then has been counted since; a new worker begins with what all others say';
 COMMENT ON COLUMN ingest_workers.oldest_unacked_at IS 'When the oldest delivery arrived that it has not yet acknowledged; null if it holds none';
+
+COMMENT ON COLUMN ingest_workers.stopped IS 'Whether it ended in order, holding nothing';
+
+-- Everything published before the moment that a worker reports was delivered by then, to some worker; and each
+-- worker has counted what it had received by its own moment. So all is counted through the earliest one. A
+-- worker that fell silent keeps its word for a minute after the latest beat of any: by then the broker has
+-- noticed, and what it held has come to others. Only workers that ended in order no longer count.
+CREATE VIEW counted_through AS
+WITH recent AS (
+    SELECT * FROM ingest_workers
+    WHERE beat_at > (SELECT max(beat_at) FROM ingest_workers) - interval '60 seconds'
+)
+SELECT CASE
+    WHEN count(*) FILTER (WHERE NOT stopped) = 0 THEN max(queue_empty_at)
+    WHEN bool_or(queue_empty_at IS NULL) FILTER (WHERE NOT stopped) THEN NULL
+    ELSE min(queue_empty_at) FILTER (WHERE NOT stopped)
+END AS counted_through
+FROM recent;
+COMMENT ON VIEW counted_through IS 'One row: the moment through which everything published is counted; null if none is known';
+COMMENT ON COLUMN counted_through.counted_through IS 'Everything published before this is in the rollups';
 
 CREATE TABLE ingest_window (
     floor   timestamptz NOT NULL,

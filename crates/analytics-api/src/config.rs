@@ -57,11 +57,6 @@ pub const KEYS: &[Key] = &[
         help: "how far the clocks of this service and the token's issuer may differ, 0 to 300",
     },
     Key {
-        name: "RAW_RETENTION_DAYS",
-        default: Some("90"),
-        help: "how long the database keeps raw events, in days, 2 to 3650: the value that maintenance has",
-    },
-    Key {
         name: "FRESHNESS_DELAYED_SECONDS",
         default: Some("60"),
         help: "from which age on an answer calls itself delayed, in seconds, 1 to 86400",
@@ -84,8 +79,6 @@ pub struct Config {
     pub pool_size: usize,
     /// How tokens are proven.
     pub jwt: JwtConfig,
-    /// How long raw events are kept.
-    pub raw_retention_days: u16,
     /// From which age on an answer is delayed.
     pub delayed_seconds: f64,
     /// How long readiness is false before the server stops.
@@ -150,7 +143,6 @@ impl Config {
                 .map_err(|error| settings.invalid("DATABASE_URL", error.to_string()))?,
             pool_size: settings.within("DATABASE_POOL_SIZE", 1..=500)?,
             jwt: JwtConfig::from_settings(settings)?,
-            raw_retention_days: settings.within("RAW_RETENTION_DAYS", 2..=3650)?,
             delayed_seconds: settings.within("FRESHNESS_DELAYED_SECONDS", 1.0..=86_400.0)?,
             shutdown_delay: Duration::from_secs(settings.within("SHUTDOWN_DELAY_SECONDS", 0..=300)?),
         })
@@ -214,10 +206,7 @@ mod tests {
     #[test]
     fn the_defaults_are_the_documented_ones() {
         let config = load(&[("JWT_SECRET", SECRET)]).unwrap();
-        assert_eq!(
-            (config.port, config.pool_size, config.raw_retention_days),
-            (8080, 10, 90)
-        );
+        assert_eq!((config.port, config.pool_size), (8080, 10));
         assert_eq!((config.jwt.leeway_seconds, config.jwt.issuer), (30, None));
         assert_eq!(
             (config.delayed_seconds, config.shutdown_delay),

@@ -28,7 +28,6 @@ pub use server::{Application, StartError};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use analytics_runtime::metrics_endpoint::MetricsEndpoint;
-use time::{Duration, OffsetDateTime};
 
 use auth::Authenticator;
 use config::Config;
@@ -39,7 +38,6 @@ pub(crate) struct App {
     authenticator: Authenticator,
     database: Database,
     metrics: MetricsEndpoint,
-    raw_retention: Duration,
     delayed_seconds: f64,
     shutting_down: AtomicBool,
 }
@@ -50,16 +48,9 @@ impl App {
             authenticator: Authenticator::new(&config.jwt)?,
             database: Database::new(&config.database, config.pool_size)?,
             metrics,
-            raw_retention: Duration::days(i64::from(config.raw_retention_days)),
             delayed_seconds: config.delayed_seconds,
             shutting_down: AtomicBool::new(false),
         })
-    }
-
-    /// From when on all raw events are still stored, with a day to spare for the maintenance that drops
-    /// them a day at a time.
-    fn raw_since(&self, now: OffsetDateTime) -> OffsetDateTime {
-        now - self.raw_retention + Duration::DAY
     }
 
     fn is_shutting_down(&self) -> bool {

@@ -66,27 +66,32 @@ ORDER BY sha256(body)
 ON CONFLICT DO NOTHING";
 
 /// Says what this worker knows of the queue; ages in seconds, so that the database's clock is the only
-/// one. `$3`: since it started; `$4`: since what is said was true; `$5`: since it last saw the queue
-/// empty; `$6`: since its oldest unacknowledged delivery arrived.
+/// one. `$3`: since it started; `$4`: since what is said was true; `$5`: since the last sight of the empty
+/// queue by which everything received has been counted; `$6`: since its oldest unacknowledged delivery
+/// arrived; `$7`: whether it ends here, holding nothing.
 pub const REPORT: &str = "-- report
-INSERT INTO ingest_workers AS w (worker_id, queue, started_at, beat_at, queue_empty_at, oldest_unacked_at)
+INSERT INTO ingest_workers AS w
+    (worker_id, queue, started_at, beat_at, queue_empty_at, oldest_unacked_at, stopped)
 SELECT $1, $2, clock_timestamp() - make_interval(secs => $3), clock_timestamp() - make_interval(secs => $4),
-    clock_timestamp() - make_interval(secs => $5), clock_timestamp() - make_interval(secs => $6)
+    coalesce(clock_timestamp() - make_interval(secs => $5), (SELECT counted_through FROM counted_through)),
+    clock_timestamp() - make_interval(secs => $6), $7
 ON CONFLICT (worker_id) DO UPDATE SET
     beat_at = excluded.beat_at,
-    queue_empty_at = coalesce(excluded.queue_empty_at, w.queue_empty_at),
-    oldest_unacked_at = excluded.oldest_unacked_at";
+    queue_empty_at = CASE WHEN $5::float8 IS NULL THEN w.queue_empty_at
+                          ELSE greatest(w.queue_empty_at, excluded.queue_empty_at) END,
+    oldest_unacked_at = excluded.oldest_unacked_at,
+    stopped = excluded.stopped";
 
 /// What a writer's role needs, `{role}` being its quoted name. Rollups are written by triggers that run
 /// as their owner.
 pub const GRANT_WRITER: &str = "-- grant_writer
 GRANT USAGE ON SCHEMA public TO {role};
 GRANT INSERT ON usage_events, dead_letters TO {role};
-GRANT SELECT ON ingest_window, refinery_schema_history TO {role};
+GRANT SELECT ON ingest_window, counted_through, refinery_schema_history TO {role};
 GRANT SELECT, INSERT, UPDATE ON ingest_workers TO {role}";
 
 /// What a reader's role needs.
 pub const GRANT_READER: &str = "-- grant_reader
 GRANT USAGE ON SCHEMA public TO {role};
 GRANT SELECT ON usage_events, usage_daily_by_user, usage_quarter_hourly, usage_hourly, usage_daily,
-    ingest_workers, ingest_window, refinery_schema_history TO {role}";
+    counted_through, ingest_window, refinery_schema_history TO {role}";

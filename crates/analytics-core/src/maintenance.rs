@@ -3,8 +3,8 @@
 /// Only one maintainer at a time; the number is this project's own.
 pub const TRY_LOCK: &str = "-- maintenance_try_lock\nSELECT pg_try_advisory_lock(7203118455612001)";
 
-/// The same, waiting.
-pub const LOCK: &str = "-- maintenance_lock\nSELECT pg_advisory_lock(7203118455612001)";
+/// Gives it back, so that `ingest-worker maintain` gets its turn.
+pub const UNLOCK: &str = "-- maintenance_unlock\nSELECT pg_advisory_unlock(7203118455612001)";
 
 /// Migrations by several pods at once wait for each other here.
 pub const MIGRATION_LOCK: &str = "-- migration_lock\nSELECT pg_advisory_lock(7203118455612002)";
@@ -22,12 +22,17 @@ WHERE schemaname = 'public' AND tablename = 'usage_events'
     AND tableowner <> current_user AND pg_has_role(current_user, tableowner, 'MEMBER')";
 
 /// Settings of a maintenance session. A step that cannot have its lock soon is left for the next round:
-/// waiting would queue every writer behind it. The second: late rows in old chunks are moved to the
-/// columnstore without a lock that stops all writers for seconds.
+/// waiting would queue every writer behind it.
 pub const SESSION: &[&str] = &[
     "-- maintenance_session\nSET lock_timeout = '200ms'",
     "-- maintenance_session\nSET timezone = 'UTC'",
 ];
+
+/// Bounds a step that only looks: an old snapshot keeps dead versions of hot rollup rows alive.
+pub const LOOK_BRIEFLY: &str = "-- look_briefly\nSET statement_timeout = '30s'";
+
+/// Ends that.
+pub const LOOK_FREELY: &str = "-- look_freely\nSET statement_timeout = 0";
 
 /// Moves the floor of accepted events ahead: `$1` days of raw events are kept, and a day less accepted.
 /// It is done before anything is dropped.
@@ -106,9 +111,14 @@ ORDER BY c.range_start";
 
     /// Chunks that late rows have reached since they went to the columnstore.
     pub const CHUNKS_TO_RECOMPRESS: &str = "-- chunks_to_recompress
-SELECT format('%I.%I', chunk.schema_name, chunk.table_name) AS chunk
-FROM _timescaledb_catalog.chunk
-WHERE compressed_chunk_id IS NOT NULL AND status & 8 = 8 ORDER BY id";
+SELECT format('%I.%I', c.schema_name, c.table_name) AS chunk
+FROM _timescaledb_catalog.chunk c
+JOIN _timescaledb_catalog.hypertable h ON h.id = c.hypertable_id
+LEFT JOIN _timescaledb_catalog.continuous_agg a ON a.mat_hypertable_id = h.id
+WHERE c.compressed_chunk_id IS NOT NULL AND c.status & 8 = 8
+    AND coalesce(a.user_view_name, h.table_name) IN
+        ('usage_events', 'usage_daily_by_user', 'usage_quarter_hourly', 'usage_hourly', 'usage_daily')
+ORDER BY c.id";
 
     /// Moves a chunk to the columnstore, or the late rows of one that is there. `$1`: the chunk.
     pub const COMPRESS: &str =

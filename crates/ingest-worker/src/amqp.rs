@@ -360,8 +360,9 @@ impl Session {
         }
     }
 
-    /// Says goodbye, so that the broker has read every acknowledgement before the connection ends.
-    pub async fn close(self) {
+    /// Says goodbye, so that the broker has read every acknowledgement before the connection ends, and has
+    /// taken back what was not acknowledged. False if it did not answer.
+    pub async fn close(self) -> bool {
         let Self {
             connection,
             control,
@@ -375,9 +376,11 @@ impl Session {
             }
             connection.close().await
         };
-        if let Err(error) = call("closing", CLOSE_DEADLINE, goodbye).await {
+        let closed = call("closing", CLOSE_DEADLINE, goodbye).await;
+        if let Err(error) = &closed {
             tracing::debug!(%error, "the connection was not closed in order");
         }
+        closed.is_ok()
     }
 }
 

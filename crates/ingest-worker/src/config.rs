@@ -67,7 +67,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "BATCH_SIZE",
-        default: Some("10000"),
+        default: Some("6000"),
         help: "deliveries that close a batch, 1 to 100000",
     },
     Key {
@@ -77,7 +77,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "PREFETCH",
-        default: Some("8000"),
+        default: Some("5000"),
         help: "unacknowledged deliveries per consumer, 1 to 65535; with CONSUMER_WORKERS at least twice WRITER_LANES x BATCH_SIZE, or batches do not fill. This times the consumers times the largest message bounds the memory",
     },
     Key {
@@ -159,6 +159,16 @@ const WRITER_SESSION: &[(&str, &str)] = &[
     ("timezone", "UTC"),
     ("jit", "off"),
     ("timescaledb.max_tuples_decompressed_per_dml_transaction", "0"),
+];
+
+/// Settings of a session that maintains. It holds a lock that others wait for: if its machine vanishes, the
+/// server must notice.
+const OWNER_SESSION: &[(&str, &str)] = &[
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("client_connection_check_interval", "10s"),
+    ("jit", "off"),
 ];
 
 fn database(settings: &Settings, key: &str) -> Result<Database, SettingsError> {
@@ -248,5 +258,5 @@ fn owner_database(settings: &Settings) -> Result<Database, SettingsError> {
         Some(_) => "MAINTENANCE_DATABASE_URL",
         None => "DATABASE_URL",
     };
-    Ok(database(settings, key)?.session("ingest-worker maintenance", &[("jit", "off")]))
+    Ok(database(settings, key)?.session("ingest-worker maintenance", OWNER_SESSION))
 }

@@ -127,7 +127,9 @@ fn runner(flavor: Flavor) -> Result<Runner, refinery::Error> {
     .iter()
     .map(|(name, sql)| Migration::unapplied(name, sql))
     .collect::<Result<Vec<_>, _>>()?;
+    // Grouped: all in one transaction, so that a failure leaves nothing half done.
     Ok(Runner::new(&migrations)
+        .set_grouped(true)
         .set_abort_divergent(true)
         .set_abort_missing(true))
 }
@@ -144,8 +146,18 @@ async fn choose_flavor(config: &MigrateConfig, client: &Client) -> Result<(Flavo
             _ => Ok((found, "the database was made as it".to_owned())),
         };
     }
-    if exists(client, "public.usage_events").await? {
-        return Err(MigrateError::ForeignTable(describe_foreign(client).await?));
+    for relation in [
+        "usage_events",
+        "usage_hourly",
+        "usage_daily",
+        "usage_quarter_hourly",
+        "usage_daily_by_user",
+    ] {
+        if exists(client, &format!("public.{relation}")).await? {
+            return Err(MigrateError::ForeignTable(
+                describe_foreign(client, relation).await?,
+            ));
+        }
     }
     if config.flavor == Some(Flavor::Postgres) {
         return Ok((Flavor::Postgres, "DATABASE_FLAVOR says so".to_owned()));
@@ -227,7 +239,13 @@ fn is_within(version: &str, from: &str, to: &str) -> bool {
     numbers(from) <= version && version < numbers(to)
 }
 
-async fn describe_foreign(client: &Client) -> Result<String, tokio_postgres::Error> {
+async fn describe_foreign(client: &Client, relation: &str) -> Result<String, tokio_postgres::Error> {
+    if relation != "usage_events" {
+        return Ok(format!(
+            "this database has a relation {relation} that these migrations did not make; nothing was changed. Rename or \
+             drop it, and run `ingest-worker migrate` again"
+        ));
+    }
     let rows = client.query(FOREIGN_EVENTS, &[]).await?;
     let found: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     let wanted = [
@@ -266,8 +284,9 @@ async fn describe_foreign(client: &Client) -> Result<String, tokio_postgres::Err
     Ok(format!(
         "this database has a table usage_events that these migrations did not make; nothing was changed. \
          Columns that it lacks: {}. Columns that differ or are its own: {}. It also lacks the unique key \
-         (org_id, time, event_id) and the triggers that keep the rollups. To move its rows over: rename it \
-         (ALTER TABLE usage_events RENAME TO usage_events_before), run `ingest-worker migrate` again, then copy the \
+         (org_id, time, event_id) and the triggers that keep the rollups. To move its rows over: drop or rename what \
+         depends on it (a usage_hourly of the same origin), rename it (ALTER TABLE usage_events RENAME TO \
+         usage_events_before), run `ingest-worker migrate` again, then copy the \
          last 89 days a day at a time with INSERT INTO usage_events (..) SELECT .. FROM usage_events_before WHERE \
          time >= .. AND time < .. ON CONFLICT DO NOTHING; the rollups follow by themselves",
         list(&missing),

@@ -1,6 +1,7 @@
 //! What this worker knows of the queue, told to the database once a second: freshness is measured from it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use analytics_core::ingest::REPORT;
@@ -16,31 +17,94 @@ use crate::status::Status;
 
 /// How often.
 const BEAT: Duration = Duration::from_secs(1);
+/// How long a message may travel from the queue to the worker's memory: the queue can look empty while it
+/// is on its way.
+const TRANSIT: Duration = Duration::from_secs(1);
+/// How long the broker may take to notice that a connection is dead: two missed heartbeats of 10 s and the
+/// check in between, doubled. Until then what was held there is neither ready nor ours.
+const LETS_GO: Duration = Duration::from_secs(60);
+/// Sights that wait to be confirmed. While nothing can be counted for long, some in between are forgotten.
+const SIGHTS: usize = 120;
 
 /// What the worker holds and has seen; outlives the generations.
 #[derive(Default)]
-pub struct Knowledge {
-    held: Mutex<Vec<Arc<Ledger>>>,
-    queue_empty_at: Mutex<Option<Instant>>,
+pub struct Knowledge(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    ledgers: Vec<Arc<Ledger>>,
+    /// Sights of the empty queue, oldest first, by which not everything received is counted yet.
+    sights: VecDeque<Instant>,
+    /// The last sight by which everything received has been counted.
+    confirmed: Option<Instant>,
+    /// Sights before this prove nothing: an earlier connection may still hold deliveries.
+    blind_until: Option<Instant>,
 }
 
 impl Knowledge {
-    /// A new generation: what the last one held is back at the broker.
-    pub fn begin_generation(&self, held: Vec<Arc<Ledger>>) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    /// A new generation, with a ledger per consumer.
+    pub fn begin_generation(&self, ledgers: Vec<Arc<Ledger>>) {
+        self.state().ledgers = ledgers;
     }
 
-    fn oldest_held(&self) -> Option<Instant> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.iter().filter_map(|ledger| ledger.oldest()).min()
+    /// A generation is over. What it held is back at the broker, at once if it said goodbye in order.
+    pub fn end_generation(&self, in_order: bool) {
+        let mut state = self.state();
+        state.confirm(Instant::now());
+        let held = state.oldest_held().is_some();
+        state.ledgers.clear();
+        state.sights.clear();
+        if held && !in_order {
+            state.blind_until = Some(Instant::now() + LETS_GO);
+        }
     }
 
-    fn queue_empty_at(&self) -> Option<Instant> {
-        *self.queue_empty_at.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether no earlier connection can still hold anything, nor this one.
+    fn holds_nothing(&self) -> bool {
+        let state = self.state();
+        state.oldest_held().is_none() && state.blind_until.is_none_or(|until| Instant::now() >= until)
     }
 
     fn saw_queue_empty(&self, when: Instant) {
-        *self.queue_empty_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(when);
+        let mut state = self.state();
+        if state.blind_until.is_some_and(|until| when < until) {
+            return;
+        }
+        if state.sights.len() >= SIGHTS {
+            state.sights.remove(SIGHTS / 2);
+        }
+        state.sights.push_back(when);
+    }
+
+    /// The last confirmed sight, and since when the oldest delivery is held.
+    fn report(&self, now: Instant) -> (Option<Instant>, Option<Instant>) {
+        let mut state = self.state();
+        state.confirm(now);
+        (state.confirmed, state.oldest_held())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No change of it can panic half way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn oldest_held(&self) -> Option<Instant> {
+        self.ledgers.iter().filter_map(|ledger| ledger.oldest()).min()
+    }
+
+    /// What was published before a sight of the empty queue had been delivered by then, and has arrived a
+    /// transit later; if all that is held arrived after that, it is counted.
+    fn confirm(&mut self, now: Instant) {
+        let held_since = self.oldest_held().unwrap_or(now);
+        while self
+            .sights
+            .front()
+            .is_some_and(|sight| *sight + TRANSIT <= held_since)
+        {
+            self.confirmed = self.sights.pop_front();
+        }
     }
 }
 
@@ -82,7 +146,7 @@ pub async fn run(
                 Some(client) => client,
                 None => database.connect().await?,
             };
-            write(&connected, &worker_id, &queue, started_at, &knowledge).await?;
+            write(&connected, &worker_id, &queue, started_at, &knowledge, last).await?;
             client = Some(connected);
             Ok::<_, tokio_postgres::Error>(())
         });
@@ -109,16 +173,20 @@ async fn write(
     queue: &str,
     started_at: Instant,
     knowledge: &Knowledge,
+    last: bool,
 ) -> Result<(), tokio_postgres::Error> {
     let true_at = Instant::now();
-    let oldest = knowledge.oldest_held();
+    let (empty, oldest) = knowledge.report(true_at);
     ::metrics::gauge!(metrics::OLDEST_UNACKED)
         .set(oldest.map_or(0.0, |oldest| oldest.elapsed().as_secs_f64()));
-    let empty = knowledge.queue_empty_at();
+    let stopped = last && knowledge.holds_nothing();
     let ago = |instant: Instant| instant.elapsed().as_secs_f64();
     let (started, beat, empty, oldest) = (ago(started_at), ago(true_at), empty.map(ago), oldest.map(ago));
     client
-        .execute(REPORT, &[&worker_id, &queue, &started, &beat, &empty, &oldest])
+        .execute(
+            REPORT,
+            &[&worker_id, &queue, &started, &beat, &empty, &oldest, &stopped],
+        )
         .await?;
     Ok(())
 }
@@ -127,4 +195,51 @@ fn ticker() -> tokio::time::Interval {
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beat
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_sight_is_confirmed_when_all_that_arrived_by_then_is_counted() {
+        let (knowledge, ledger) = (Knowledge::default(), Arc::new(Ledger::default()));
+        knowledge.begin_generation(vec![Arc::clone(&ledger)]);
+        let start = Instant::now();
+        // A backlog: all of it taken at once, and the queue seen empty right after.
+        ledger.arrived(100, start);
+        knowledge.saw_queue_empty(start + SECOND / 2);
+        assert_eq!(knowledge.report(start + 10 * SECOND), (None, Some(start)));
+        // What comes later does not hold an earlier sight back.
+        ledger.arrived(101, start + 5 * SECOND);
+        ledger.resolve(&(1..=100).collect::<Vec<_>>());
+        let confirmed = Some(start + SECOND / 2);
+        assert_eq!(
+            knowledge.report(start + 10 * SECOND),
+            (confirmed, Some(start + 5 * SECOND))
+        );
+        knowledge.saw_queue_empty(start + 6 * SECOND);
+        assert_eq!(knowledge.report(start + 10 * SECOND).0, confirmed);
+        ledger.resolve(&[101]);
+        assert_eq!(
+            knowledge.report(start + 10 * SECOND),
+            (Some(start + 6 * SECOND), None)
+        );
+    }
+
+    #[test]
+    fn after_a_connection_was_lost_an_empty_queue_proves_nothing_for_a_while() {
+        let (knowledge, ledger) = (Knowledge::default(), Arc::new(Ledger::default()));
+        knowledge.begin_generation(vec![Arc::clone(&ledger)]);
+        ledger.arrived(1, Instant::now());
+        knowledge.end_generation(false);
+        assert!(!knowledge.holds_nothing());
+        knowledge.saw_queue_empty(Instant::now() + SECOND);
+        assert_eq!(knowledge.report(Instant::now() + 100 * SECOND), (None, None));
+        let late = Instant::now() + 2 * LETS_GO;
+        knowledge.saw_queue_empty(late);
+        assert_eq!(knowledge.report(late + 2 * SECOND).0, Some(late));
+    }
 }

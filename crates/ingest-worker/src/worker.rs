@@ -1,7 +1,7 @@
 //! The worker as a whole: one generation after another, until it is asked to stop.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use analytics_runtime::schema::{self, SchemaError};
 use tokio::sync::{Notify, mpsc};
@@ -78,8 +78,8 @@ pub async fn run(
         match stop.run_until_cancelled(opened).await {
             None => break,
             Some(Ok((session, consumers))) => {
-                backoff.reset();
                 ::metrics::counter!(metrics::GENERATIONS).increment(1);
+                let began = Instant::now();
                 tracing::info!(queue = config.queue, consumers = consumers.len(), "consuming");
                 status.consuming(true);
                 sinks = generation(
@@ -93,6 +93,10 @@ pub async fn run(
                 )
                 .await;
                 status.consuming(false);
+                // A session that dies young may do so again, and each death is a redelivery of all it held.
+                if began.elapsed() > Duration::from_secs(30) {
+                    backoff.reset();
+                }
             }
             Some(Err(error)) => warn_of(&error),
         }
@@ -169,6 +173,7 @@ async fn generation(
     let ended_by_itself = async {
         readers.join_next().await;
     };
+    let mut sinks = Vec::with_capacity(lane_count);
     tokio::select! {
         () = death.cancelled() => {}
         () = stop.cancelled() => {
@@ -178,8 +183,12 @@ async fn generation(
             tracing::warn!("a consumer ended without being cancelled");
             death.cancel();
         }
+        // A lane ends by itself only by a panic: what it held would pin the watermarks for ever.
+        ended = lanes.join_next() => {
+            sinks.extend(ended.and_then(Result::ok));
+            death.cancel();
+        }
     }
-    let mut sinks = Vec::with_capacity(lane_count);
     let all_returned = async {
         while let Some(sink) = lanes.join_next().await {
             sinks.extend(
@@ -197,10 +206,11 @@ async fn generation(
     watch.abort();
     let _ = watch.await;
     readers.shutdown().await;
-    knowledge.begin_generation(Vec::new());
-    if let Some(session) = Arc::into_inner(session) {
-        session.close().await;
-    }
+    let in_order = match Arc::into_inner(session) {
+        Some(session) => session.close().await,
+        None => false,
+    };
+    knowledge.end_generation(in_order);
     while sinks.len() < lane_count {
         sinks.push(Sink::new(
             config.database.clone(),

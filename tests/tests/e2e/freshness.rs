@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::platform::{Flavor, Platform, system_admin};
 
-crate::in_both_flavors!(freshness_follows_the_queue);
+crate::in_both_flavors!(freshness_follows_the_queue, a_backlog_in_memory_is_not_counted);
 
 async fn ask(admin: &Client) -> Result<Value> {
     Ok(admin.get("system/usage", &[("period", "last_7d")]).await?["freshness"].clone())
@@ -112,5 +112,64 @@ async fn freshness_follows_the_queue(flavor: Flavor) -> Result<()> {
         counted_through(&orphaned)?.is_some_and(|through| through <= died),
         "{orphaned}"
     );
+    Ok(())
+}
+
+/// All of a backlog fits into the workers' prefetch: the queue is empty, and nothing is counted.
+async fn a_backlog_in_memory_is_not_counted(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    let api = platform.api(&[]).await?;
+    let admin = system_admin(&api)?;
+    let queues = e2e::publisher::Queues::connect(&crate::platform::setting("E2E_RABBITMQ_URL")?).await?;
+    queues.declare_quorum(&platform.queue, &[]).await?;
+    let end = OffsetDateTime::now_utc();
+    let shape = Shape {
+        seed: 22,
+        organizations: 3,
+        start: end - time::Duration::hours(3),
+        end,
+    };
+    let events: Vec<Event> = Generator::new(&shape).take(1_000).collect();
+    let publisher = platform.publisher().await?;
+    publisher.publish(events.iter().map(|event| &event.body)).await?;
+    let published = OffsetDateTime::now_utc();
+
+    let lock = e2e::servers::connect(&platform.owner_url()?).await?;
+    lock.batch_execute("BEGIN; LOCK TABLE usage_events IN EXCLUSIVE MODE")
+        .await?;
+    let mut worker = platform.worker(&[]).await?;
+    queues
+        .wait_ready(&platform.queue, 0, Duration::from_secs(10))
+        .await?;
+    let reports = "SELECT count(*) FROM ingest_workers WHERE beat_at > started_at + interval '4 seconds' \
+                   AND oldest_unacked_at IS NOT NULL";
+    while platform.count(reports).await? == 0 {
+        let freshness = ask(&admin).await?;
+        ensure!(
+            freshness["counted_through"].is_null(),
+            "{freshness} while nothing is stored"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    lock.batch_execute("ROLLBACK").await?;
+    platform.wait_stored(1_000, 0).await?;
+    wait_counted(&admin, published).await?;
+
+    // One that ends in order takes nothing back, and its successor begins where it stood.
+    let (status, _) = worker.terminate(Duration::from_secs(10)).await?;
+    ensure!(status.success());
+    ensure!(
+        platform
+            .count("SELECT count(*) FROM ingest_workers WHERE stopped")
+            .await?
+            == 1
+    );
+    let before = counted_through(&ask(&admin).await?)?;
+    let _next = platform.worker(&[]).await?;
+    ensure!(
+        before.is_some() && counted_through(&ask(&admin).await?)? >= before,
+        "it went back from {before:?}"
+    );
+    wait_counted(&admin, OffsetDateTime::now_utc()).await?;
     Ok(())
 }

@@ -135,6 +135,15 @@ async fn a_table_of_another_origin_is_left_alone(flavor: Flavor) -> Result<()> {
         .count("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')")
         .await?;
     ensure!(tables == 1, "{tables} tables after a refusal");
+    // The way that the message describes works, also past a usage_hourly of the same origin.
+    platform
+        .owner
+        .batch_execute("CREATE VIEW usage_hourly AS SELECT 1 AS hour; ALTER TABLE usage_events RENAME TO usage_events_before")
+        .await?;
+    let refused = platform.migrate(&[]).await.unwrap_err().to_string();
+    ensure!(refused.contains("relation usage_hourly"), "{refused}");
+    platform.owner.batch_execute("DROP VIEW usage_hourly").await?;
+    platform.migrate(&[]).await?;
     Ok(())
 }
 

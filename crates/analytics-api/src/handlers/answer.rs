@@ -151,6 +151,7 @@ mod tests {
 
     fn state(age_seconds: Option<f64>, requests: i64) -> State {
         let measured = query::freshness::Freshness {
+            raw_since: OffsetDateTime::UNIX_EPOCH,
             counted_through: None,
             age_seconds,
         };
@@ -194,6 +195,7 @@ mod tests {
             next_page: None,
             freshness: Freshness::new(
                 query::freshness::Freshness {
+                    raw_since: OffsetDateTime::UNIX_EPOCH,
                     counted_through: Some(datetime!(2026-11-24 10:00:00.25 UTC)),
                     age_seconds: Some(1.5),
                 },

@@ -21,8 +21,10 @@ pub(crate) async fn ranking(
     let now = OffsetDateTime::now_utc();
     let asked = params::ranking(request.query_string(), now)?;
     let question = permit.question(asked.range, asked.filter)?;
-    let statement = query::ranking::statement(&question, dimension, asked.limit, app.raw_since(now))?;
+    let statement = query::ranking::statement(&question, dimension, asked.limit, OffsetDateTime::UNIX_EPOCH)?;
     let read = app.database.ask(&statement).await?;
+    // What raw events are still stored is known now: refuses what needed older ones.
+    query::ranking::statement(&question, dimension, asked.limit, read.freshness.raw_since)?;
     let answer = query::ranking::answer(&read.rows, asked.limit)?;
     Ok(answer::respond(&Answer {
         object: object(dimension),

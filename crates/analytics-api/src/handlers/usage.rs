@@ -19,8 +19,10 @@ pub(crate) async fn usage(
     let now = OffsetDateTime::now_utc();
     let asked = params::usage(request.query_string(), now)?;
     let question = permit.question(asked.range, asked.filter)?;
-    let statement = query::usage::statement(&question, asked.width, asked.limit, app.raw_since(now))?;
+    let statement = query::usage::statement(&question, asked.width, asked.limit, OffsetDateTime::UNIX_EPOCH)?;
     let read = app.database.ask(&statement).await?;
+    // What raw events are still stored is known now: refuses what needed older ones.
+    query::usage::statement(&question, asked.width, asked.limit, read.freshness.raw_since)?;
     let answer = query::usage::answer(&read.rows, &question, asked.width, asked.limit)?;
     Ok(answer::respond(&Answer {
         object: "usage",

@@ -9,7 +9,7 @@ mod timescaledb;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use analytics_core::maintenance::{LOCK, READ_FLAVOR, READ_OTHER_OWNER, SESSION, TRY_LOCK};
+use analytics_core::maintenance::{READ_FLAVOR, READ_OTHER_OWNER, SESSION, TRY_LOCK, UNLOCK};
 use analytics_core::schema::Flavor;
 use tokio::sync::Notify;
 use tokio_postgres::Client;
@@ -23,6 +23,8 @@ use steps::Step;
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 /// Between two rounds of the rest.
 const UPKEEP_EVERY: Duration = Duration::from_secs(180);
+/// For how long the lock is free between two rounds, so that `maintain` gets its turn.
+const GAP: Duration = Duration::from_millis(200);
 /// Between two looks whether somebody else has given maintenance up.
 const LOCK_EVERY: Duration = Duration::from_secs(5);
 
@@ -49,6 +51,8 @@ struct Maintainer {
     config: MaintenanceConfig,
     /// Days back from today whose audit comes next.
     audit_day: i64,
+    /// Whether nothing else waits, so that a step may take as long as it takes.
+    patient: bool,
 }
 
 impl Maintainer {
@@ -76,7 +80,12 @@ impl Maintainer {
             flavor,
             config: config.clone(),
             audit_day: 0,
+            patient: false,
         })
+    }
+
+    async fn try_lock(&self) -> Result<bool, tokio_postgres::Error> {
+        self.client.query_one(TRY_LOCK, &[]).await?.try_get(0)
     }
 
     async fn run(&mut self, step: Step) -> Result<String, MaintenanceError> {
@@ -113,15 +122,10 @@ pub async fn run(config: MaintenanceConfig, missing_partition: Arc<Notify>, stop
     }
 }
 
-/// From getting the lock to losing the connection. Returns at once if somebody else has the lock.
+/// From getting the lock to losing it or the connection. Returns at once if somebody else has the lock.
 async fn turn(config: &MaintenanceConfig, missing_partition: &Notify) -> Result<(), MaintenanceError> {
     let mut maintainer = Maintainer::open(config).await?;
-    if !maintainer
-        .client
-        .query_one(TRY_LOCK, &[])
-        .await?
-        .try_get::<_, bool>(0)?
-    {
+    if !maintainer.try_lock().await? {
         return Ok(());
     }
     tracing::info!(
@@ -143,7 +147,9 @@ async fn turn(config: &MaintenanceConfig, missing_partition: &Notify) -> Result<
             upkeep_at = Instant::now() + UPKEEP_EVERY;
         }
         // Failed steps are for the next round; a connection that is gone is not.
-        if maintainer.client.is_closed() {
+        maintainer.client.batch_execute(UNLOCK).await?;
+        tokio::time::sleep(GAP).await;
+        if !maintainer.try_lock().await? {
             return Ok(());
         }
         tokio::select! {
@@ -159,14 +165,10 @@ async fn turn(config: &MaintenanceConfig, missing_partition: &Notify) -> Result<
 /// If the database cannot be reached, or a step failed; the others were done all the same.
 pub async fn once(config: &MaintenanceConfig) -> Result<Vec<String>, MaintenanceError> {
     let mut maintainer = Maintainer::open(config).await?;
-    // The wait for the lock is not bounded by the lock_timeout of the steps.
-    maintainer
-        .client
-        .batch_execute("-- wait_long\nSET lock_timeout = 0")
-        .await?;
-    maintainer.client.batch_execute(LOCK).await?;
-    for setting in SESSION {
-        maintainer.client.batch_execute(setting).await?;
+    maintainer.patient = true;
+    // Not by a statement that waits: its snapshot would keep dead rows alive, and hold detaches up.
+    while !maintainer.try_lock().await? {
+        tokio::time::sleep(GAP / 4).await;
     }
     let steps = Step::all(maintainer.flavor);
     let mut said = vec![format!("flavor {}", maintainer.flavor.name())];

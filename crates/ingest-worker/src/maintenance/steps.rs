@@ -1,6 +1,6 @@
 //! The steps, in the order of their running.
 
-use analytics_core::maintenance::{AUDIT_DAY, FORGET_WORKERS, MOVE_FLOOR};
+use analytics_core::maintenance::{AUDIT_DAY, FORGET_WORKERS, LOOK_BRIEFLY, LOOK_FREELY, MOVE_FLOOR};
 use analytics_core::schema::Flavor;
 use time::{Duration, OffsetDateTime, Time};
 
@@ -79,7 +79,7 @@ pub(super) async fn run(maintainer: &mut Maintainer, step: Step) -> Result<Strin
         Step::RefreshDaily => timescaledb::refresh(client, "usage_daily", months).await,
         Step::FinishDetaches => postgres::finish_detaches(client).await,
         Step::Partitions => postgres::ensure_partitions(client).await,
-        Step::Columnstore => timescaledb::columnstore(client).await,
+        Step::Columnstore => timescaledb::columnstore(client, maintainer.patient).await,
         Step::Retention => {
             // The floor first: an event that was accepted between a drop and the floor's move could be a
             // redelivery of one that was dropped.
@@ -105,7 +105,12 @@ pub(super) async fn run(maintainer: &mut Maintainer, step: Step) -> Result<Strin
 async fn audit(maintainer: &mut Maintainer) -> Result<String, MaintenanceError> {
     let today = OffsetDateTime::now_utc().replace_time(Time::MIDNIGHT);
     let day = today - Duration::days(maintainer.audit_day);
-    let row = maintainer.client.query_one(AUDIT_DAY, &[&day]).await?;
+    if !maintainer.patient {
+        maintainer.client.batch_execute(LOOK_BRIEFLY).await?;
+    }
+    let row = maintainer.client.query_one(AUDIT_DAY, &[&day]).await;
+    maintainer.client.batch_execute(LOOK_FREELY).await?;
+    let row = row?;
     let (by_user, by_quarter): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     for (relation, differences) in [
         ("usage_daily_by_user", by_user),

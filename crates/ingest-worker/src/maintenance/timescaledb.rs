@@ -4,10 +4,15 @@ use analytics_core::maintenance::timescaledb::{
     CHUNKS_TO_COMPRESS, CHUNKS_TO_RECOMPRESS, COMPRESS, DROP_RAW, DROP_ROLLUPS, REFRESH, REFRESH_BOUNDS,
     WATERMARK,
 };
+use std::time::{Duration, Instant};
+
 use time::OffsetDateTime;
 use tokio_postgres::Client;
 
 use super::MaintenanceError;
+
+/// For how long chunks are moved in one round.
+const COLUMNSTORE_BUDGET: Duration = Duration::from_secs(10);
 
 /// Refreshes an aggregate over all that its source keeps; only what changed is redone.
 pub(super) async fn refresh(
@@ -39,20 +44,33 @@ pub(super) async fn refresh(
     Ok(format!("{aggregate} refreshed from {first} to {last}"))
 }
 
-/// Moves chunks that are old enough to the columnstore, and late rows after them.
-pub(super) async fn columnstore(client: &Client) -> Result<String, MaintenanceError> {
-    let mut moved = [0_usize; 2];
+/// Moves chunks that are old enough to the columnstore, and late rows after them. A chunk that cannot be
+/// locked does not hold the others up. Unless `patient`, what is not done in time is left for the next
+/// round: refreshes wait meanwhile.
+pub(super) async fn columnstore(client: &Client, patient: bool) -> Result<String, MaintenanceError> {
+    let began = Instant::now();
+    let (mut moved, mut left, mut refused) = ([0_usize; 2], 0_usize, None);
     for (moved, chunks) in moved.iter_mut().zip([CHUNKS_TO_COMPRESS, CHUNKS_TO_RECOMPRESS]) {
         for row in client.query(chunks, &[]).await? {
             let chunk: String = row.try_get(0)?;
-            client.execute(COMPRESS, &[&chunk]).await?;
-            *moved += 1;
+            if !patient && began.elapsed() > COLUMNSTORE_BUDGET {
+                left += 1;
+                continue;
+            }
+            match client.execute(COMPRESS, &[&chunk]).await {
+                Ok(_) => *moved += 1,
+                Err(error) if client.is_closed() => return Err(error.into()),
+                Err(error) => refused = Some(error),
+            }
         }
     }
-    Ok(format!(
-        "{} chunks moved, {} brought up to date",
-        moved[0], moved[1]
-    ))
+    match refused {
+        Some(error) => Err(error.into()),
+        None => Ok(format!(
+            "{} chunks moved, {} brought up to date, {left} left for the next round",
+            moved[0], moved[1]
+        )),
+    }
 }
 
 /// Drops chunks that are past their retention.
