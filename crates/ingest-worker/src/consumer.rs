@@ -14,10 +14,15 @@ use crate::metrics;
 
 /// Deliveries taken at a time. Reading a few hundred takes about a millisecond: long enough to be cheap,
 /// short enough to let others run.
-const CHUNK: usize = 256;
+pub const CHUNK: usize = 256;
 
 /// Runs until the consumer is over (cancelled and drained, or dead) or a lane is.
-pub async fn run(number: usize, mut consumer: Consumer, ledger: Arc<Ledger>, lanes: Vec<Sender<Arrival>>) {
+pub async fn run(
+    number: usize,
+    mut consumer: Consumer,
+    ledger: Arc<Ledger>,
+    lanes: Vec<Sender<Vec<Arrival>>>,
+) {
     let mut deliveries = Vec::with_capacity(CHUNK);
     let mut drained_at = Instant::now();
     loop {
@@ -35,6 +40,7 @@ pub async fn run(number: usize, mut consumer: Consumer, ledger: Arc<Ledger>, lan
         if let Some(last) = deliveries.last() {
             ledger.arrived(last.tag, arrived_after);
         }
+        let mut parts: Vec<Vec<Arrival>> = lanes.iter().map(|_| Vec::new()).collect();
         for delivery in deliveries.drain(..) {
             if delivery.redelivered {
                 ::metrics::counter!(metrics::REDELIVERED).increment(1);
@@ -44,7 +50,7 @@ pub async fn run(number: usize, mut consumer: Consumer, ledger: Arc<Ledger>, lan
                 Ok(event) => lane_of(event.org_id, lanes.len()),
                 Err(_) => number % lanes.len(),
             };
-            let arrival = Arrival {
+            parts[lane].push(Arrival {
                 consumer: number,
                 tag: delivery.tag,
                 read_at,
@@ -53,8 +59,10 @@ pub async fn run(number: usize, mut consumer: Consumer, ledger: Arc<Ledger>, lan
                     body: delivery.body,
                     properties: delivery.properties,
                 }),
-            };
-            if lanes[lane].send(arrival).await.is_err() {
+            });
+        }
+        for (lane, part) in lanes.iter().zip(parts) {
+            if !part.is_empty() && lane.send(part).await.is_err() {
                 return;
             }
         }

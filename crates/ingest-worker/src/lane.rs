@@ -18,7 +18,7 @@ use crate::sink::Sink;
 /// When a batch closes.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimits {
-    /// Deliveries.
+    /// Deliveries; the last part that a consumer hands over may go beyond.
     pub size: usize,
     /// Counted from its first delivery.
     pub max_age: Duration,
@@ -60,7 +60,7 @@ impl Return {
 /// acknowledged, or until the generation is dead: what is unacknowledged then comes again. Gives the sink
 /// back.
 pub async fn run(
-    mut arrivals: Receiver<Arrival>,
+    mut arrivals: Receiver<Vec<Arrival>>,
     limits: BatchLimits,
     mut sink: Sink,
     returns: Arc<Vec<Return>>,
@@ -103,35 +103,24 @@ async fn acknowledge(tags: &BTreeMap<usize, Vec<u64>>, returns: &[Return]) -> Re
 }
 
 /// The next batch; `None` when the consumers are over and nothing is left.
-async fn collect(arrivals: &mut Receiver<Arrival>, limits: BatchLimits) -> Option<Batch> {
+async fn collect(arrivals: &mut Receiver<Vec<Arrival>>, limits: BatchLimits) -> Option<Batch> {
     let mut batch = Batch::default();
-    let mut taken = Vec::new();
-    let mut deadline = None;
-    loop {
-        let room = limits.size - batch.len();
-        let count = match deadline {
-            None => arrivals.recv_many(&mut taken, room).await,
-            Some(deadline) => tokio::select! {
+    while batch.len() < limits.size {
+        let part = match batch.oldest() {
+            None => arrivals.recv().await,
+            Some(oldest) => tokio::select! {
                 // Past its time, a batch still takes what is waiting: a backlog fills batches.
                 biased;
-                count = arrivals.recv_many(&mut taken, room) => count,
-                () = tokio::time::sleep_until(deadline) => break,
+                part = arrivals.recv() => part,
+                () = tokio::time::sleep_until((oldest + limits.max_age).into()) => break,
             },
         };
-        if count == 0 {
-            return (!batch.is_empty()).then_some(batch);
+        match part {
+            Some(part) => part.into_iter().for_each(|arrival| batch.push(arrival)),
+            None => break,
         }
-        for arrival in taken.drain(..) {
-            batch.push(arrival);
-        }
-        if batch.len() >= limits.size {
-            break;
-        }
-        deadline = batch
-            .oldest()
-            .map(|oldest| tokio::time::Instant::from_std(oldest + limits.max_age));
     }
-    Some(batch)
+    (!batch.is_empty()).then_some(batch)
 }
 
 fn as_f64(count: usize) -> f64 {

@@ -13,11 +13,6 @@ use ingest_worker::status::Status;
 use ingest_worker::{maintenance, migrate, probes, worker};
 use tokio_util::sync::CancellationToken;
 
-/// An event is a dozen small allocations, most of them freed on another thread than they were made on:
-/// glibc's allocator took a third of the worker's time (docs/decisions/lanes.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Stores usage events: from RabbitMQ to PostgreSQL, each once.
 #[derive(Parser)]
 #[command(

@@ -144,8 +144,9 @@ async fn generation(
     let watch = tokio::spawn(report::watch_queue(Arc::clone(&session), Arc::clone(knowledge)));
 
     let lane_count = sinks.len();
-    let (senders, receivers): (Vec<_>, Vec<_>) =
-        (0..lane_count).map(|_| mpsc::channel(config.batch_size)).unzip();
+    // About one batch waits read while one is written; the rest waits as it came.
+    let waiting = (config.batch_size * lane_count / consumer::CHUNK).max(1);
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..lane_count).map(|_| mpsc::channel(waiting)).unzip();
     let mut returns = Vec::with_capacity(consumers.len());
     let mut readers = JoinSet::new();
     for (number, (consumer, ledger)) in consumers.into_iter().zip(ledgers).enumerate() {
