@@ -13,6 +13,11 @@ use ingest_worker::status::Status;
 use ingest_worker::{maintenance, migrate, probes, worker};
 use tokio_util::sync::CancellationToken;
 
+/// An event is a dozen small allocations: glibc's allocator took nearly half of the worker's time
+/// (docs/decisions/lanes.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Stores usage events: from RabbitMQ to PostgreSQL, each once.
 #[derive(Parser)]
 #[command(
@@ -34,7 +39,8 @@ enum Command {
     Maintain,
 }
 
-#[tokio::main]
+// One thread: the databases and the broker are busy long before it is (docs/decisions/lanes.md).
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     tls::install_provider();
     match run(Arguments::parse()).await {

@@ -37,7 +37,7 @@ const DATABASE: &str = "bench";
 
 pub(crate) async fn run() -> Result<ExitCode> {
     let events = number_from_environment("BENCH_EVENTS", 400_000)?;
-    let rounds = number_from_environment("BENCH_ROUNDS", 3)?;
+    let rounds = number_from_environment("BENCH_ROUNDS", 5)?;
     let mut interrupt = Interrupt::listen()?;
     match interrupt.or(measure(events, rounds)).await {
         Some(results) => report::write(events, &results?),
