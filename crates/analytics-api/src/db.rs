@@ -14,7 +14,10 @@ use std::time::Duration;
 use analytics_core::query::{Param, Statement, freshness};
 use analytics_runtime::postgres::Database as Address;
 use analytics_runtime::schema::{self, SchemaError};
-use deadpool_postgres::{BuildError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use deadpool_postgres::{
+    BuildError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
@@ -26,6 +29,8 @@ use crate::metrics;
 
 /// Within a second, a dashboard shall know that the database is away.
 const REACH_TIMEOUT: Duration = Duration::from_millis(900);
+/// For each address of the database: with several, one that leads nowhere must not use up all of the time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The server's own limit for a statement.
 const STATEMENT_TIMEOUT: &str = "5s";
 /// Behind the server's: only a connection that leads nowhere gets this far.
@@ -45,6 +50,7 @@ const SESSION: [(&str, &str); 4] = [
 /// The pool of read-only sessions.
 pub(crate) struct Database {
     pool: Pool,
+    runtime: Handle,
 }
 
 /// What came back for a question.
@@ -77,18 +83,24 @@ enum ReadError {
 }
 
 impl Database {
-    /// A pool that connects when it is first asked.
+    /// A pool that connects when it is first asked. To be made on the runtime of the process.
     pub(crate) fn new(address: &Address, size: usize) -> Result<Self, BuildError> {
         let address = address
             .clone()
             .session("analytics-api", &SESSION)
-            .connect_timeout(REACH_TIMEOUT);
+            .connect_timeout(CONNECT_TIMEOUT);
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
         let manager = Manager::from_config(address.config().clone(), address.tls(), recycling);
         Ok(Self {
-            pool: Pool::builder(manager).max_size(size).build()?,
+            pool: Pool::builder(manager)
+                .max_size(size)
+                // Nobody waits for longer, so nothing may queue for longer.
+                .wait_timeout(Some(REACH_TIMEOUT))
+                .runtime(Runtime::Tokio1)
+                .build()?,
+            runtime: Handle::current(),
         })
     }
 
@@ -152,7 +164,16 @@ impl Database {
 
     async fn lease(&self, by: Instant) -> Result<Lease, ReadError> {
         let began = Instant::now();
-        let got = timeout_at(by, self.pool.get()).await;
+        let pool = self.pool.clone();
+        // On the runtime of the process: a connection is driven where it was opened, and must outlive the
+        // server's thread that first asked for it. And on a task of its own: one that takes longer than
+        // this caller waits is there for the next.
+        let opening = self.runtime.spawn(async move { pool.get().await });
+        let got = match timeout_at(by, opening).await {
+            Ok(Ok(got)) => Ok(got),
+            Ok(Err(_)) => Ok(Err(PoolError::Closed)),
+            Err(elapsed) => Err(elapsed),
+        };
         let outcome = match &got {
             Ok(Ok(_)) => "ok",
             Ok(Err(_)) => "error",

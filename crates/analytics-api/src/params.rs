@@ -290,6 +290,8 @@ impl Given {
 fn instant(text: &str) -> Option<OffsetDateTime> {
     let instant = match whole_number(text) {
         Some(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok()?,
+        // The library takes any character between date and time.
+        None if !matches!(text.as_bytes().get(10), Some(b'T' | b't')) => return None,
         None => OffsetDateTime::parse(text, &Rfc3339).ok()?,
     };
     let bounds = EARLIEST_UNIX_SECONDS..=LATEST_UNIX_SECONDS;

@@ -188,6 +188,14 @@ fn refuse_unreadable(
     } else {
         ("end_time", range.end())
     };
+    // Outwards, so that the range that is suggested is never empty.
+    let nearest = |grain| {
+        if at_the_start {
+            floor_to(instant, grain)
+        } else {
+            ceil_to(instant, grain)
+        }
+    };
     if !needs.one_organization {
         let Some(grain) = grain else {
             return Err(Unanswerable::HourlyUsersOfSystem);
@@ -200,18 +208,14 @@ fn refuse_unreadable(
         return Err(Unanswerable::NotOnBoundary {
             parameter,
             unit,
-            nearest: floor_to(instant, grain),
+            nearest: nearest(grain),
         });
     }
     if edge.range.start() < needs.raw_since {
-        let nearest = match grain {
-            Some(grain) => floor_to(instant, grain),
-            None => needs.raw_since,
-        };
         return Err(Unanswerable::RawEventsGone {
             parameter,
             raw_since: needs.raw_since,
-            nearest,
+            nearest: grain.map_or(needs.raw_since, nearest),
         });
     }
     Ok(())
@@ -292,7 +296,7 @@ mod tests {
             Err(Unanswerable::NotOnBoundary {
                 parameter: "end_time",
                 unit: "a quarter of an hour",
-                nearest: datetime!(2026-11-03 0:45 UTC)
+                nearest: datetime!(2026-11-03 1:00 UTC)
             })
         );
         let odd_start = range(datetime!(2026-11-01 6:00 UTC), datetime!(2026-11-03 0:00 UTC));

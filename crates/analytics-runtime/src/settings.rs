@@ -128,7 +128,7 @@ impl Settings {
             .add_source(Environment::default().source(Some(environment)))
             .build()
             .and_then(Config::try_deserialize)
-            .map_err(|error| SettingsError::File(error.to_string()))?;
+            .map_err(|error| SettingsError::File(first_line(&error)))?;
         let mut values = BTreeMap::new();
         for (name, value) in merged {
             let known = declared(&name).ok_or_else(|| SettingsError::Unknown {
@@ -209,6 +209,12 @@ impl Settings {
     }
 }
 
+/// What is wrong and where, without the lines of the file that the parser shows below: one may be a secret.
+fn first_line(error: &config::ConfigError) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,6 +274,17 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("must be 1 to 9"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_does_not_parse_is_not_quoted() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("settings.toml");
+        std::fs::write(&file, "PORT = 1\nDATABASE_URL = \"postgres://u:s3cret@h\n").unwrap();
+        let error = load(&[("CONFIG_FILE", file.to_str().unwrap())])
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains("s3cret") && error.len() > 30, "{error}");
     }
 
     #[test]

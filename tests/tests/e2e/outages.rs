@@ -107,7 +107,12 @@ async fn kill_the_worker_mid_batch(flavor: Flavor) -> Result<()> {
         worker.kill().await?;
         worker = platform.worker(&[]).await?;
         // Each life gets a little further, or everything was stored already.
+        let deadline = Instant::now() + Duration::from_secs(60);
         while stored < 30_000 && platform.count("SELECT count(*) FROM usage_events").await? == stored {
+            ensure!(
+                Instant::now() < deadline,
+                "stuck at {stored} events: acknowledged, and not stored"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -84,6 +84,11 @@ async fn claims_of_a_token_that_is_signed_well() {
             claims_with("aud", json!("another service")),
             UNAUTHENTICATED,
         ),
+        (
+            "for somebody who is no text",
+            claims_with("aud", json!(["another service", 1])),
+            UNAUTHENTICATED,
+        ),
         ("no sub", claims_with("sub", Value::Null), FORBIDDEN),
         ("sub is empty", claims_with("sub", json!("")), FORBIDDEN),
         ("sub is a number", claims_with("sub", json!(1)), FORBIDDEN),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Url, redirect};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::jwks::{JwksError, KeySet};
@@ -23,6 +23,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
 const FIRST_KEYS_INTERVAL: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// A caller is told within a second that the provider is away.
+const CALLER_PATIENCE: Duration = Duration::from_millis(900);
 /// A key takes half a kilobyte.
 const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 
@@ -77,7 +79,8 @@ impl Provider {
         let provider = Arc::clone(self);
         // Spawned, because a client that hangs up must not cut the fetch off for those who wait for it.
         let fetch = tokio::spawn(async move { provider.fetch_unless_within(UNKNOWN_KEY_INTERVAL).await });
-        if fetch.await.is_err() {
+        // It goes on by itself: this caller is told within a second, the next one may find the key.
+        if !matches!(timeout(CALLER_PATIENCE, fetch).await, Ok(Ok(()))) {
             return None;
         }
         self.current().and_then(|keys| keys.find(header))
@@ -113,19 +116,24 @@ impl Provider {
         *last_fetch = Some(Instant::now());
         match self.fetch().await {
             Ok(keys) => {
-                info!(url = %self.url, "signing keys fetched");
+                info!(host = self.url.host_str(), "signing keys fetched");
                 metrics::jwks_fetched("ok");
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
             }
             Err(error) => {
-                warn!(url = %self.url, %error, "signing keys not fetched; the ones at hand stay in use");
+                warn!(host = self.url.host_str(), %error, "signing keys not fetched; the ones at hand stay in use");
                 metrics::jwks_fetched("error");
             }
         }
     }
 
     async fn fetch(&self) -> Result<KeySet, FetchError> {
-        let mut response = self.client.get(self.url.clone()).send().await?;
+        let mut response = self
+            .client
+            .get(self.url.clone())
+            .send()
+            .await
+            .map_err(reqwest::Error::without_url)?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16()));
         }

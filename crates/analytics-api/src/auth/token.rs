@@ -154,6 +154,9 @@ pub(super) struct Claims {
     pub(super) role: Value,
     #[serde(default)]
     pub(super) org_id: Value,
+    /// Checked by the library where an audience is configured.
+    #[serde(default)]
+    aud: Value,
 }
 
 /// What the registered claims of a token must say.
@@ -206,6 +209,8 @@ pub(super) fn prove(
         return Err(TokenFault::WrongAlgorithm);
     }
     match decode::<Claims>(token, &key.key, &rules.validation(key.algorithm)) {
+        // The library lets one pass that is no text and no list of texts.
+        Ok(proven) if rules.audience.is_none() && !proven.claims.aud.is_null() => Err(TokenFault::BadClaim),
         Ok(proven) => Ok(proven.claims),
         Err(error) => Err(match error.kind() {
             ErrorKind::ExpiredSignature => TokenFault::Expired,
