@@ -28,7 +28,7 @@ use report::{FlavorResult, Round};
 
 /// The same for the bare consumer and the worker.
 const CONSUMERS: usize = 5;
-const PREFETCH: u16 = 5_000;
+const PREFETCH: u16 = 4_000;
 /// Of a thousand organizations nearly every event falls into a rollup group of its own: the worst case.
 const ORGANIZATIONS: usize = 1_000;
 /// One connection does not keep the broker busy.
@@ -256,7 +256,7 @@ impl Bench<'_> {
 }
 
 fn worker_settings() -> [(&'static str, &'static str); 2] {
-    [("CONSUMER_WORKERS", "5"), ("PREFETCH", "5000")]
+    [("CONSUMER_WORKERS", "5"), ("PREFETCH", "4000")]
 }
 
 fn cpu(process: Option<ProcessId>) -> Duration {
