@@ -64,6 +64,10 @@ async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
             rabbitmq: &rabbitmq,
             events,
         };
+        // A new server makes its WAL files and fills its caches first: what comes of that is not counted.
+        let step = Step::begin(format!("{flavor}, a round to warm up"));
+        let warm = bench.round(0).await?;
+        step.done(format_args!("ratio {:.2}, not counted", warm.ratio()));
         let mut measured = Vec::with_capacity(rounds);
         for number in 1..=rounds {
             let step = Step::begin(format!("{flavor}, round {number} of {rounds}"));
