@@ -179,11 +179,26 @@ COMMENT ON COLUMN ingest_workers.oldest_unacked_at IS 'When the oldest delivery 
 
 COMMENT ON COLUMN ingest_workers.stopped IS 'Whether it ended in order, holding nothing';
 
+CREATE TABLE refreshed_through (
+    moment  timestamptz,
+    one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row)
+);
+INSERT INTO refreshed_through (moment) VALUES (NULL);
+
+COMMENT ON TABLE refreshed_through IS 'One row: what the aggregates that are refreshed by maintenance held when the last round was done';
+COMMENT ON COLUMN refreshed_through.moment IS 'Everything published before this is in every rollup, late events too; null until a round was done';
+COMMENT ON COLUMN refreshed_through.one_row IS 'Keeps the table to one row';
+
+-- Where triggers keep all four rollups nothing waits. V2 of the timescaledb flavor puts its own in this place.
+CREATE FUNCTION awaits_refresh() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS 'SELECT false';
+COMMENT ON FUNCTION awaits_refresh IS 'Whether a committed event may be missing in usage_hourly or usage_daily until they are refreshed';
+
 -- Everything published before the moment that a worker reports was delivered by then, to some worker; and each
--- worker has counted what it had received by its own moment. So all is counted through the earliest one. A
+-- worker has counted what it had received by its own moment. So all is committed through the earliest one. A
 -- worker that fell silent keeps its word for a minute after the latest beat of any: by then the broker has
 -- noticed, and what it held has come to others. Only workers that ended in order no longer count.
-CREATE VIEW counted_through AS
+CREATE VIEW committed_through AS
 WITH recent AS (
     SELECT * FROM ingest_workers
     WHERE beat_at > (SELECT max(beat_at) FROM ingest_workers) - interval '60 seconds'
@@ -192,10 +207,21 @@ SELECT CASE
     WHEN count(*) FILTER (WHERE NOT stopped) = 0 THEN max(queue_empty_at)
     WHEN bool_or(queue_empty_at IS NULL) FILTER (WHERE NOT stopped) THEN NULL
     ELSE min(queue_empty_at) FILTER (WHERE NOT stopped)
-END AS counted_through
+END AS committed_through
 FROM recent;
+COMMENT ON VIEW committed_through IS 'One row: the moment through which everything published is committed; null if none is known';
+COMMENT ON COLUMN committed_through.committed_through IS 'Everything published before this is in usage_events and in the rollups that triggers keep';
+
+-- While an event waits for a refresh, only what the last round was told of is sure to be in every rollup.
+CREATE VIEW counted_through AS
+SELECT CASE WHEN awaits_refresh()
+    THEN (SELECT CASE WHEN moment < committed_through THEN moment
+                      WHEN moment IS NOT NULL THEN committed_through END FROM refreshed_through)
+    ELSE committed_through
+END AS counted_through
+FROM committed_through;
 COMMENT ON VIEW counted_through IS 'One row: the moment through which everything published is counted; null if none is known';
-COMMENT ON COLUMN counted_through.counted_through IS 'Everything published before this is in the rollups';
+COMMENT ON COLUMN counted_through.counted_through IS 'Everything published before this is in every rollup';
 
 CREATE TABLE ingest_window (
     floor   timestamptz NOT NULL,

@@ -102,6 +102,39 @@ BEGIN
     END LOOP;
 END $$;
 
+-- An event for a bucket that is materialized already waits for a refresh. From its commit on it stands in
+-- TimescaleDB's log of changes of the source, then in the aggregate's own log, and leaves that when it is
+-- materialized, each step in one transaction: what a query sees here fits what it sees in the aggregate.
+-- The aggregate's log also holds what lies outside of all refreshes: they begin with the oldest chunk of the
+-- source, and from the watermark on the aggregate answers live. In plpgsql, as a view would tie the
+-- extension's tables down and block its updates.
+CREATE OR REPLACE FUNCTION awaits_refresh() RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM _timescaledb_catalog.continuous_aggs_hypertable_invalidation_log changed
+        JOIN _timescaledb_catalog.continuous_agg aggregate ON aggregate.raw_hypertable_id = changed.hypertable_id
+        WHERE aggregate.user_view_schema = 'public' AND aggregate.user_view_name IN ('usage_hourly', 'usage_daily')
+    ) OR EXISTS (
+        SELECT FROM _timescaledb_catalog.continuous_aggs_materialization_invalidation_log stale
+        JOIN _timescaledb_catalog.continuous_agg aggregate ON aggregate.mat_hypertable_id = stale.materialization_id
+        JOIN _timescaledb_catalog.continuous_aggs_watermark filled USING (mat_hypertable_id)
+        CROSS JOIN (
+            SELECT greatest(
+                (SELECT _timescaledb_functions.to_unix_microseconds(floor) FROM public.ingest_window),
+                (SELECT min(slice.range_start)
+                 FROM _timescaledb_catalog.hypertable source
+                 JOIN _timescaledb_catalog.dimension ON dimension.hypertable_id = source.id
+                 JOIN _timescaledb_catalog.dimension_slice slice ON slice.dimension_id = dimension.id
+                 WHERE source.schema_name = 'public' AND source.table_name = 'usage_quarter_hourly')
+            ) AS first
+        ) AS kept
+        WHERE aggregate.user_view_schema = 'public' AND aggregate.user_view_name IN ('usage_hourly', 'usage_daily')
+            AND stale.greatest_modified_value >= kept.first
+            AND greatest(stale.lowest_modified_value, kept.first) < filled.watermark
+    );
+END $$;
+
 CREATE TABLE schema_flavor (flavor text PRIMARY KEY);
 INSERT INTO schema_flavor VALUES ('timescaledb');
 COMMENT ON TABLE schema_flavor IS 'One row: how this database stores what grows with time';

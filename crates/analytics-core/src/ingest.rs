@@ -73,7 +73,7 @@ pub const REPORT: &str = "-- report
 INSERT INTO ingest_workers AS w
     (worker_id, queue, started_at, beat_at, queue_empty_at, oldest_unacked_at, stopped)
 SELECT $1, $2, clock_timestamp() - make_interval(secs => $3), clock_timestamp() - make_interval(secs => $4),
-    coalesce(clock_timestamp() - make_interval(secs => $5), (SELECT counted_through FROM counted_through)),
+    coalesce(clock_timestamp() - make_interval(secs => $5), (SELECT committed_through FROM committed_through)),
     clock_timestamp() - make_interval(secs => $6), $7
 ON CONFLICT (worker_id) DO UPDATE SET
     beat_at = excluded.beat_at,
@@ -87,7 +87,7 @@ ON CONFLICT (worker_id) DO UPDATE SET
 pub const GRANT_WRITER: &str = "-- grant_writer
 GRANT USAGE ON SCHEMA public TO {role};
 GRANT INSERT ON usage_events, dead_letters TO {role};
-GRANT SELECT ON ingest_window, counted_through, refinery_schema_history TO {role};
+GRANT SELECT ON ingest_window, committed_through, refinery_schema_history TO {role};
 GRANT SELECT, INSERT, UPDATE ON ingest_workers TO {role}";
 
 /// What a reader's role needs.

@@ -94,6 +94,15 @@ FROM _timescaledb_catalog.continuous_agg WHERE user_view_schema = 'public' AND u
     pub const REFRESH: &str =
         "-- refresh\nCALL refresh_continuous_aggregate($1::text::regclass, $2::timestamptz, $3::timestamptz)";
 
+    /// Through when everything published is committed: read before a round of refreshes, it is in every
+    /// rollup after it.
+    pub const COMMITTED_THROUGH: &str =
+        "-- committed_through\nSELECT committed_through FROM committed_through";
+
+    /// Writes that down once the round is done: `$1`. It only moves ahead, and not without a moment.
+    pub const REFRESHED_THROUGH: &str = "-- refreshed_through
+UPDATE refreshed_through SET moment = $1 WHERE $1::timestamptz > coalesce(moment, '-infinity')";
+
     /// Chunks of raw events, rollups and aggregates that are old enough for the columnstore and not in
     /// it yet, oldest first.
     pub const CHUNKS_TO_COMPRESS: &str = "-- chunks_to_compress

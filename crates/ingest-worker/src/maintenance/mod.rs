@@ -88,6 +88,29 @@ impl Maintainer {
         self.client.query_one(TRY_LOCK, &[]).await?.try_get(0)
     }
 
+    /// What is due often, and what follows from all of it having worked: everything that was committed
+    /// when it began is in every rollup.
+    async fn refresh_round(&mut self) -> Vec<(Step, Result<String, MaintenanceError>)> {
+        if Step::often(self.flavor).is_empty() {
+            return Vec::new();
+        }
+        let committed = timescaledb::committed_through(&self.client).await;
+        let mut done = Vec::new();
+        for step in Step::often(self.flavor) {
+            done.push((*step, self.run(*step).await));
+        }
+        if done.iter().all(|(_, outcome)| outcome.is_ok()) {
+            let written = match committed {
+                Ok(moment) => timescaledb::refreshed_through(&self.client, moment).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                tracing::warn!(%error, "the round's moment could not be written down");
+            }
+        }
+        done
+    }
+
     async fn run(&mut self, step: Step) -> Result<String, MaintenanceError> {
         let began = Instant::now();
         let done = steps::run(self, step).await;
@@ -136,9 +159,7 @@ async fn turn(config: &MaintenanceConfig, missing_partition: &Notify) -> Result<
     let mut upkeep_at = Instant::now();
     loop {
         let began = Instant::now();
-        for step in Step::often(maintainer.flavor) {
-            let _ = maintainer.run(*step).await;
-        }
+        let _ = maintainer.refresh_round().await;
         let pause = REFRESH_EVERY.max(began.elapsed() * 4);
         if Instant::now() >= upkeep_at {
             for step in Step::upkeep(maintainer.flavor) {
@@ -170,11 +191,15 @@ pub async fn once(config: &MaintenanceConfig) -> Result<Vec<String>, Maintenance
     while !maintainer.try_lock().await? {
         tokio::time::sleep(GAP / 4).await;
     }
-    let steps = Step::all(maintainer.flavor);
+    let mut outcomes = maintainer.refresh_round().await;
+    for step in Step::upkeep(maintainer.flavor) {
+        outcomes.push((*step, maintainer.run(*step).await));
+    }
+    let of = outcomes.len();
     let mut said = vec![format!("flavor {}", maintainer.flavor.name())];
     let mut failed = Vec::new();
-    for step in &steps {
-        match maintainer.run(*step).await {
+    for (step, outcome) in outcomes {
+        match outcome {
             Ok(done) => said.push(format!("{}: {done}", step.name())),
             Err(error) => failed.push(format!("{}: {error}", step.name())),
         }
@@ -182,9 +207,6 @@ pub async fn once(config: &MaintenanceConfig) -> Result<Vec<String>, Maintenance
     if failed.is_empty() {
         Ok(said)
     } else {
-        Err(MaintenanceError::Steps {
-            failed,
-            of: steps.len(),
-        })
+        Err(MaintenanceError::Steps { failed, of })
     }
 }

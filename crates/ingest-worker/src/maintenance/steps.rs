@@ -63,11 +63,6 @@ impl Step {
             ],
         }
     }
-
-    /// All of them, in order.
-    pub(super) fn all(flavor: Flavor) -> Vec<Self> {
-        [Self::often(flavor), Self::upkeep(flavor)].concat()
-    }
 }
 
 /// Runs a step and says what it did.

@@ -1,8 +1,8 @@
 //! Steps of the timescaledb flavor.
 
 use analytics_core::maintenance::timescaledb::{
-    CHUNKS_TO_COMPRESS, CHUNKS_TO_RECOMPRESS, COMPRESS, DROP_RAW, DROP_ROLLUPS, REFRESH, REFRESH_BOUNDS,
-    WATERMARK,
+    CHUNKS_TO_COMPRESS, CHUNKS_TO_RECOMPRESS, COMMITTED_THROUGH, COMPRESS, DROP_RAW, DROP_ROLLUPS, REFRESH,
+    REFRESH_BOUNDS, REFRESHED_THROUGH, WATERMARK,
 };
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,20 @@ use super::MaintenanceError;
 
 /// For how long chunks are moved in one round.
 const COLUMNSTORE_BUDGET: Duration = Duration::from_secs(10);
+
+/// Through when everything published is committed.
+pub(super) async fn committed_through(client: &Client) -> Result<Option<OffsetDateTime>, MaintenanceError> {
+    Ok(client.query_one(COMMITTED_THROUGH, &[]).await?.try_get(0)?)
+}
+
+/// Writes down that every rollup holds what was published before this moment.
+pub(super) async fn refreshed_through(
+    client: &Client,
+    moment: Option<OffsetDateTime>,
+) -> Result<(), MaintenanceError> {
+    client.execute(REFRESHED_THROUGH, &[&moment]).await?;
+    Ok(())
+}
 
 /// Refreshes an aggregate over all that its source keeps; only what changed is redone.
 pub(super) async fn refresh(
