@@ -1,7 +1,9 @@
 //! `dev bench`: what the real path reaches, as a ratio to the least that any consumer must do.
 //!
-//! Ratios carry over to other machines, absolute figures do not. So each round measures both in turn, on
-//! the same messages: the bare consumer ([`bare`]) and the worker, from a full queue to committed rows.
+//! Ratios carry over to other machines, absolute figures do not. So each round measures the worker, from a
+//! full queue to committed rows, and the bare consumer ([`bare`]) on the same messages, in turn: what the
+//! worker is compared with is the mean of the bare consumer right before and right after it, since that one
+//! alone moves by a third from one time to the next.
 
 mod bare;
 mod latency;
@@ -63,21 +65,28 @@ async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
             postgres,
             rabbitmq: &rabbitmq,
             events,
+            worker_settings: worker_settings()?,
         };
         // A new server makes its WAL files and fills its caches first: what comes of that is not counted.
         let step = Step::begin(format!("{flavor}, a round to warm up"));
-        let warm = bench.round(0).await?;
-        step.done(format_args!("ratio {:.2}, not counted", warm.ratio()));
+        let warm = bench.round(0, f64::NAN).await?;
+        step.done(format_args!(
+            "bare {:.0}/s, worker {:.0}/s, not counted",
+            warm.bare_after, warm.worker_per_second
+        ));
+        let mut bare_before = warm.bare_after;
         let mut measured = Vec::with_capacity(rounds);
         for number in 1..=rounds {
             let step = Step::begin(format!("{flavor}, round {number} of {rounds}"));
-            let round = bench.round(number).await?;
+            let round = bench.round(number, bare_before).await?;
             step.done(format_args!(
-                "bare {:.0}/s, worker {:.0}/s, ratio {:.2}",
-                round.bare_per_second,
+                "worker {:.0}/s, bare {:.0}/s before and {:.0}/s after, ratio {:.2}",
                 round.worker_per_second,
+                round.bare_before,
+                round.bare_after,
                 round.ratio()
             ));
+            bare_before = round.bare_after;
             measured.push(round);
         }
         let step = Step::begin(format!("{flavor}, latency under load"));
@@ -102,45 +111,49 @@ struct Bench<'a> {
     postgres: Postgres,
     rabbitmq: &'a RabbitMq,
     events: usize,
+    worker_settings: Vec<(String, String)>,
 }
 
 impl Bench<'_> {
-    async fn round(&self, number: usize) -> Result<Round> {
+    async fn round(&self, number: usize, bare_before: f64) -> Result<Round> {
         let bodies = Arc::new(self.bodies(number));
         let queues = Queues::connect(&self.rabbitmq.url()).await?;
 
         let queue = self.fill(&queues, &bodies).await?;
-        let took = bare::drain(self.rabbitmq.port(), &queue, self.events).await?;
-        queues.delete(&queue).await?;
-        let bare_per_second = self.events as f64 / took.as_secs_f64();
-
-        let queue = self.fill(&queues, &bodies).await?;
-        drop(bodies);
         let services = self.services(&queue).await?;
         let cpu_before = (cpu(self.rabbitmq.process()), cpu(self.postgres.process()));
-        let mut worker = services.start_worker(&worker_settings()).await?;
+        let mut worker = services.start_worker(&pairs(&self.worker_settings)).await?;
         let took = self.until_committed(&queues, &queue, &worker).await?;
         let cpu_after = (cpu(self.rabbitmq.process()), cpu(self.postgres.process()));
-        let per_event = |time: Duration| time.as_secs_f64() * 1e6 / self.events as f64;
-        let round = Round {
-            bare_per_second,
-            worker_per_second: self.events as f64 / took.as_secs_f64(),
-            worker_peak_mib: worker.peak_rss_bytes().context("the worker is gone")? as f64
-                / f64::from(1 << 20),
-            worker_cpu_us: per_event(worker.process().tree_cpu()),
-            broker_cpu_us: per_event(cpu_after.0.saturating_sub(cpu_before.0)),
-            postgres_cpu_us: per_event(cpu_after.1.saturating_sub(cpu_before.1)),
-        };
+        let peak = worker.peak_rss_bytes().context("the worker is gone")?;
+        let worker_cpu = worker.process().tree_cpu();
         worker.terminate(Duration::from_secs(15)).await?;
         self.check_sums().await?;
         queues.delete(&queue).await?;
-        Ok(round)
+
+        let queue = self.fill(&queues, &bodies).await?;
+        let bare_before_cpu = cpu(self.rabbitmq.process());
+        let took_bare = bare::drain(self.rabbitmq.port(), &queue, self.events).await?;
+        let bare_broker_cpu = cpu(self.rabbitmq.process()).saturating_sub(bare_before_cpu);
+        queues.delete(&queue).await?;
+
+        let per_event = |time: Duration| time.as_secs_f64() * 1e6 / self.events as f64;
+        Ok(Round {
+            bare_before,
+            bare_after: self.events as f64 / took_bare.as_secs_f64(),
+            worker_per_second: self.events as f64 / took.as_secs_f64(),
+            bare_broker_cpu_us: per_event(bare_broker_cpu),
+            worker_peak_mib: peak as f64 / f64::from(1 << 20),
+            worker_cpu_us: per_event(worker_cpu),
+            broker_cpu_us: per_event(cpu_after.0.saturating_sub(cpu_before.0)),
+            postgres_cpu_us: per_event(cpu_after.1.saturating_sub(cpu_before.1)),
+        })
     }
 
     async fn latency(&self) -> Result<latency::Latency> {
         let queue = unique_queue("bench");
         let services = self.services(&queue).await?;
-        let mut worker = services.start_worker(&worker_settings()).await?;
+        let mut worker = services.start_worker(&pairs(&self.worker_settings)).await?;
         let mut api = services.start_api().await?;
         let measured = latency::measure(&self.rabbitmq.url(), &queue, &api.url("/")).await?;
         api.terminate(Duration::from_secs(15)).await?;
@@ -259,8 +272,30 @@ impl Bench<'_> {
     }
 }
 
-fn worker_settings() -> [(&'static str, &'static str); 2] {
-    [("CONSUMER_WORKERS", "5"), ("PREFETCH", "4000")]
+/// The worker's settings: the bare consumer's, and on top of them those that `BENCH_WORKER` gives to be
+/// tried, as in `BENCH_WORKER="BATCH_SIZE=10000 WRITER_LANES=1"`.
+fn worker_settings() -> Result<Vec<(String, String)>> {
+    let mut settings = vec![
+        ("CONSUMER_WORKERS".to_owned(), CONSUMERS.to_string()),
+        ("PREFETCH".to_owned(), PREFETCH.to_string()),
+    ];
+    let tried = std::env::var_os("BENCH_WORKER").unwrap_or_default();
+    for pair in tried
+        .to_str()
+        .context("BENCH_WORKER is not UTF-8")?
+        .split_whitespace()
+    {
+        let (name, value) = pair
+            .split_once('=')
+            .with_context(|| format!("BENCH_WORKER: {pair:?} is not NAME=VALUE"))?;
+        settings.retain(|(known, _)| known != name);
+        settings.push((name.to_owned(), value.to_owned()));
+    }
+    Ok(settings)
+}
+
+fn pairs(settings: &[(String, String)]) -> Vec<(&str, &str)> {
+    settings.iter().map(|(name, value)| (&**name, &**value)).collect()
 }
 
 fn cpu(process: Option<ProcessId>) -> Duration {

@@ -14,10 +14,12 @@ use super::latency::Latency;
 const MEMORY_TARGET_MIB: f64 = 120.0 * 1e6 / 1_048_576.0;
 const LATENCY_TARGET_MS: f64 = 1_000.0;
 
-/// One round: both measured in turn on the same messages.
+/// One round of the worker, and the bare consumer's rates right before and right after it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Round {
-    pub(crate) bare_per_second: f64,
+    pub(crate) bare_before: f64,
+    pub(crate) bare_after: f64,
+    pub(crate) bare_broker_cpu_us: f64,
     pub(crate) worker_per_second: f64,
     pub(crate) worker_peak_mib: f64,
     pub(crate) worker_cpu_us: f64,
@@ -27,7 +29,11 @@ pub(crate) struct Round {
 
 impl Round {
     pub(crate) fn ratio(&self) -> f64 {
-        self.worker_per_second / self.bare_per_second
+        self.worker_per_second / self.bare_per_second()
+    }
+
+    fn bare_per_second(&self) -> f64 {
+        f64::midpoint(self.bare_before, self.bare_after)
     }
 }
 
@@ -79,7 +85,7 @@ pub(crate) fn write(events: usize, results: &[FlavorResult]) -> Result<ExitCode>
         table.add_row(cells);
     };
     row("bare consumer, events/s", "", &|r| {
-        (format!("{:.0}", r.median(|x| x.bare_per_second)), true)
+        (format!("{:.0}", r.median(Round::bare_per_second)), true)
     });
     row("ingest-worker, events/s", "", &|r| {
         (format!("{:.0}", r.median(|x| x.worker_per_second)), true)
@@ -97,6 +103,9 @@ pub(crate) fn write(events: usize, results: &[FlavorResult]) -> Result<ExitCode>
     });
     row("CPU per event, broker, µs", "", &|r| {
         (format!("{:.1}", r.median(|x| x.broker_cpu_us)), true)
+    });
+    row("CPU per event, broker under the bare consumer, µs", "", &|r| {
+        (format!("{:.1}", r.median(|x| x.bare_broker_cpu_us)), true)
     });
     row("CPU per event, PostgreSQL, µs", "", &|r| {
         (format!("{:.1}", r.median(|x| x.postgres_cpu_us)), true)
