@@ -5,11 +5,13 @@
 
 mod answers;
 mod contracts;
+mod dead_letters;
 mod decoder;
 mod freshness;
 mod main_path;
 mod maintenance;
 mod migrations;
+mod operator;
 mod outages;
 mod plans;
 mod platform;
