@@ -9,7 +9,7 @@ use analytics_runtime::{logging, shutdown, tls};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use ingest_worker::config::{KEYS, MaintenanceConfig, MigrateConfig, OperatorConfig, WorkerConfig};
-use ingest_worker::operator::{self, OperatorError, dead_letters};
+use ingest_worker::operator::{self, dead_letters, import};
 use ingest_worker::status::Status;
 use ingest_worker::{maintenance, migrate, probes, worker};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,9 @@ enum Command {
     /// Work off the messages that could not become events
     #[command(subcommand, after_help = EXIT_CODES)]
     DeadLetters(dead_letters::Command),
+    /// Store events from files of one a line; safe to run again
+    #[command(after_help = EXIT_CODES)]
+    Import(import::Arguments),
 }
 
 const EXIT_CODES: &str = "Exit code: 0 done, 1 could not be done, 2 the command line was not understood, \
@@ -92,11 +95,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
         }
         Command::DeadLetters(command) => {
-            let outcome = match OperatorConfig::read(&settings) {
-                Ok(config) => dead_letters::run(&command, &config, stop_signal()).await,
-                Err(error) => Err(OperatorError::from(error)),
-            };
-            return Ok(operator::exit_code(outcome));
+            let config = OperatorConfig::read(&settings)?;
+            return Ok(operator::exit_code(
+                dead_letters::run(&command, &config, stop_signal()).await,
+            ));
+        }
+        Command::Import(arguments) => {
+            let config = OperatorConfig::read(&settings)?;
+            return Ok(operator::exit_code(
+                import::run(&arguments, &config, stop_signal()).await,
+            ));
         }
     }
     Ok(ExitCode::SUCCESS)

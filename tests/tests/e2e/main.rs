@@ -8,6 +8,7 @@ mod contracts;
 mod dead_letters;
 mod decoder;
 mod freshness;
+mod import;
 mod main_path;
 mod maintenance;
 mod migrations;

@@ -4,6 +4,7 @@
 
 pub mod body;
 pub mod dead_letters;
+pub mod import;
 pub mod moment;
 pub mod output;
 pub mod owner;

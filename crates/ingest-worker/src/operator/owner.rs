@@ -81,6 +81,14 @@ impl Owner {
     }
 }
 
+/// Checks that the database is there and has this build's schema, with any rights.
+///
+/// # Errors
+/// If the database refuses, or has another schema.
+pub async fn check_schema(database: Database, stop: &CancellationToken) -> Result<(), OperatorError> {
+    Owner::connect(database, stop.clone()).await.map(drop)
+}
+
 /// Says that an error is waited out, and waits.
 ///
 /// # Errors

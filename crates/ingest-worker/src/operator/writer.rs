@@ -93,6 +93,9 @@ impl Writer {
     }
 
     async fn write_once(&mut self, entries: Vec<Entry>, settled: &mut Settled) -> Result<(), OperatorError> {
+        if self.stop.is_cancelled() {
+            return Err(OperatorError::Stopped);
+        }
         let mut batch = Batch::default();
         for Entry { number, event, body } in entries {
             batch.push(Arrival {
