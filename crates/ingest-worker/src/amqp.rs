@@ -210,7 +210,7 @@ pub struct Delivery {
 }
 
 /// Properties of a message, read only when somebody asks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Properties(BasicProperties);
 
 /// Says what happened and cancels the generation.

@@ -24,12 +24,14 @@ pub struct Arrival {
 }
 
 /// A message as it came, for the table of dead letters.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Message {
     /// Byte for byte.
     pub body: Vec<u8>,
     /// Properties and headers.
     pub properties: Properties,
+    /// Which one it is, for whoever asked to have it handed back; nothing to the worker.
+    pub number: u64,
 }
 
 /// An event with the message it was read from.

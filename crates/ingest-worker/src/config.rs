@@ -95,6 +95,11 @@ pub const KEYS: &[Key] = &[
         default: Some("13"),
         help: "months that rollups are kept, 1 to 120; longer than raw events",
     },
+    Key {
+        name: "DEAD_LETTER_RETENTION_DAYS",
+        default: Some("90"),
+        help: "days that dead letters are kept, 1 to 3650",
+    },
 ];
 
 /// What the worker needs to run.
@@ -131,6 +136,21 @@ pub struct MaintenanceConfig {
     pub raw_retention_days: i32,
     /// Months that rollups are kept.
     pub rollup_retention_months: i32,
+    /// Days that dead letters are kept.
+    pub dead_letter_retention_days: i32,
+}
+
+/// What the operator's commands need.
+#[derive(Clone)]
+pub struct OperatorConfig {
+    /// Where events go, with the writer's rights.
+    pub writer: Database,
+    /// The queue's name.
+    pub queue: String,
+    /// Events that are written at a time.
+    pub batch_size: usize,
+    /// The owner's rights, for what only the owner may do.
+    pub maintenance: MaintenanceConfig,
 }
 
 /// What `migrate` needs.
@@ -185,16 +205,12 @@ impl WorkerConfig {
         let url: String = settings.required("RABBITMQ_URL")?;
         let broker = Address::parse(&url, settings.text("RABBITMQ_CA_FILE"))
             .map_err(|error| settings.invalid("RABBITMQ_URL", error.to_string()))?;
-        let queue: String = settings.required("QUEUE_NAME")?;
-        if queue.is_empty() || queue.len() > 200 {
-            return Err(settings.invalid("QUEUE_NAME", "must have 1 to 200 bytes"));
-        }
         let consumers = settings.within("CONSUMER_WORKERS", 1..=64)?;
         Ok(Self {
             port: settings.required("PORT")?,
             database: database(settings, "DATABASE_URL")?.session("ingest-worker", WRITER_SESSION),
             broker,
-            queue,
+            queue: queue_name(settings)?,
             consumers,
             lanes: settings.within("WRITER_LANES", 1..=64)?,
             batch_size: settings.within("BATCH_SIZE", 1..=100_000)?,
@@ -227,8 +243,32 @@ impl MaintenanceConfig {
             database: owner_database(settings)?,
             raw_retention_days,
             rollup_retention_months,
+            dead_letter_retention_days: settings.within("DEAD_LETTER_RETENTION_DAYS", 1..=3650)?,
         })
     }
+}
+
+impl OperatorConfig {
+    /// Reads and checks the settings.
+    ///
+    /// # Errors
+    /// The first key that is missing or not valid.
+    pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        Ok(Self {
+            writer: database(settings, "DATABASE_URL")?.session("ingest-worker operator", WRITER_SESSION),
+            queue: queue_name(settings)?,
+            batch_size: settings.within("BATCH_SIZE", 1..=100_000)?,
+            maintenance: MaintenanceConfig::read(settings)?,
+        })
+    }
+}
+
+fn queue_name(settings: &Settings) -> Result<String, SettingsError> {
+    let queue: String = settings.required("QUEUE_NAME")?;
+    if queue.is_empty() || queue.len() > 200 {
+        return Err(settings.invalid("QUEUE_NAME", "must have 1 to 200 bytes"));
+    }
+    Ok(queue)
 }
 
 impl MigrateConfig {

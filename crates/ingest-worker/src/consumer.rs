@@ -58,6 +58,7 @@ pub async fn run(
                 message: Box::new(Message {
                     body: delivery.body,
                     properties: delivery.properties,
+                    number: 0,
                 }),
             });
         }

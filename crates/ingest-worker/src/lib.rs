@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod maintenance;
 pub mod metrics;
 pub mod migrate;
+pub mod operator;
 pub mod probes;
 pub mod report;
 pub mod sink;

@@ -8,7 +8,8 @@ use analytics_runtime::settings::Settings;
 use analytics_runtime::{logging, shutdown, tls};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use ingest_worker::config::{KEYS, MaintenanceConfig, MigrateConfig, WorkerConfig};
+use ingest_worker::config::{KEYS, MaintenanceConfig, MigrateConfig, OperatorConfig, WorkerConfig};
+use ingest_worker::operator::{self, dead_letters, import};
 use ingest_worker::status::Status;
 use ingest_worker::{maintenance, migrate, probes, worker};
 use tokio_util::sync::CancellationToken;
@@ -37,14 +38,23 @@ enum Command {
     Migrate,
     /// Do every maintenance step once, waiting for whoever is at it
     Maintain,
+    /// Work off the messages that could not become events
+    #[command(subcommand, after_help = EXIT_CODES)]
+    DeadLetters(dead_letters::Command),
+    /// Store events from files of one a line; safe to run again
+    #[command(after_help = EXIT_CODES)]
+    Import(import::Arguments),
 }
+
+const EXIT_CODES: &str = "Exit code: 0 done, 1 could not be done, 2 the command line was not understood, \
+3 something is left that needs a look, 130 stopped before the end.";
 
 // One thread: the databases and the broker are busy long before it is (docs/decisions/lanes.md).
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     tls::install_provider();
     match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -52,7 +62,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let settings = match Settings::load(KEYS) {
         Ok(settings) => settings,
         Err(error) => {
@@ -66,7 +76,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Err(error)
     })?;
     match arguments.command.unwrap_or(Command::Run) {
-        Command::Run => consume(&settings).await,
+        Command::Run => consume(&settings).await?,
         Command::Migrate => {
             let migrated = migrate::migrate(&MigrateConfig::read(&settings)?).await?;
             say(&format!(
@@ -78,15 +88,39 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 [] => say("nothing to apply: the schema is up to date"),
                 applied => say(&format!("applied {}", applied.join(", "))),
             }
-            Ok(())
         }
         Command::Maintain => {
             for line in maintenance::once(&MaintenanceConfig::read(&settings)?).await? {
                 say(&line);
             }
-            Ok(())
+        }
+        Command::DeadLetters(command) => {
+            let config = OperatorConfig::read(&settings)?;
+            return Ok(operator::exit_code(
+                dead_letters::run(&command, &config, stop_signal()).await,
+            ));
+        }
+        Command::Import(arguments) => {
+            let config = OperatorConfig::read(&settings)?;
+            return Ok(operator::exit_code(
+                import::run(&arguments, &config, stop_signal()).await,
+            ));
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Cancelled by the first SIGTERM or SIGINT.
+fn stop_signal() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let signal = stop.clone();
+    tokio::spawn(async move {
+        if let Err(error) = shutdown::signalled().await {
+            tracing::error!(%error, "signals cannot be heard");
+        }
+        signal.cancel();
+    });
+    stop
 }
 
 async fn consume(settings: &Settings) -> anyhow::Result<()> {
@@ -97,15 +131,7 @@ async fn consume(settings: &Settings) -> anyhow::Result<()> {
         probes::server(config.port, Arc::clone(&status), metrics).context("PORT cannot be opened")?;
     let probes_handle = probes.handle();
     let probes = tokio::spawn(probes);
-    let stop = CancellationToken::new();
-    let signal = stop.clone();
-    tokio::spawn(async move {
-        if let Err(error) = shutdown::signalled().await {
-            tracing::error!(%error, "signals cannot be heard");
-        }
-        signal.cancel();
-    });
-    let ran = worker::run(config, status, stop).await;
+    let ran = worker::run(config, status, stop_signal()).await;
     probes_handle.stop(false).await;
     probes.await.context("the probes")??;
     tracing::info!("stopped");

@@ -65,6 +65,8 @@ pub struct Sink {
     queue: String,
     missing_partition: Arc<Notify>,
     connection: Option<Connection>,
+    /// Where messages wait that turned out to be no events, if they are to be handed back.
+    handed_back: Option<Vec<DeadLetter>>,
 }
 
 struct Connection {
@@ -106,7 +108,21 @@ impl Sink {
             queue,
             missing_partition,
             connection: None,
+            handed_back: None,
         }
+    }
+
+    /// The same, but what turns out to be no event is handed back by [`Self::take_handed_back`] instead of
+    /// being kept as a dead letter.
+    #[must_use]
+    pub fn handing_back(mut self) -> Self {
+        self.handed_back = Some(Vec::new());
+        self
+    }
+
+    /// What the last batches left over.
+    pub fn take_handed_back(&mut self) -> Vec<DeadLetter> {
+        self.handed_back.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Stores a batch: afterwards every event in it is a committed row and every other message a
@@ -148,7 +164,10 @@ impl Sink {
                     backoff.reset();
                     written.stored += done.stored;
                     written.duplicates += done.duplicates;
-                    count_letters(&letters);
+                    match &mut self.handed_back {
+                        Some(handed_back) => handed_back.append(&mut letters),
+                        None => count_letters(&letters),
+                    }
                     letters.clear();
                     continue;
                 }
@@ -203,7 +222,8 @@ impl Sink {
                 Some(connection) => connection,
                 None => self.connection.insert(Connection::open(&self.database).await?),
             };
-            let result = connection.transaction(&self.queue, rows, letters, way).await;
+            let queue = self.handed_back.is_none().then_some(&*self.queue);
+            let result = connection.transaction(queue, rows, letters, way).await;
             if result.is_err() && !connection.client.is_closed() {
                 connection.client.batch_execute(ingest::ROLLBACK).await?;
             }
@@ -229,9 +249,10 @@ impl Connection {
         })
     }
 
+    /// `queue`: which one dead letters are from; `None`: they are not kept.
     async fn transaction(
         &self,
-        queue: &str,
+        queue: Option<&str>,
         rows: &mut Vec<Row>,
         letters: &mut Vec<DeadLetter>,
         way: Way,
@@ -244,7 +265,9 @@ impl Connection {
         begun?;
         let window = window?;
         refuse_outside(rows, letters, window.try_get(0)?, window.try_get(1)?);
-        if !letters.is_empty() {
+        if let Some(queue) = queue
+            && !letters.is_empty()
+        {
             self.keep_dead_letters(queue, letters).await?;
         }
         let sent = rows.len() as u64;
@@ -331,24 +354,30 @@ fn refuse_outside(
     floor: OffsetDateTime,
     ceiling: OffsetDateTime,
 ) {
-    for row in rows.extract_if(.., |row| row.event.time < floor || row.event.time > ceiling) {
-        let malformed = if row.event.time < floor {
-            Malformed::field(
-                Reason::TooOld,
-                "time",
-                "is older than what can be told from a duplicate",
-            )
-        } else {
-            Malformed::field(
-                Reason::InTheFuture,
-                "time",
-                "is more than 10 minutes ahead of the database's clock",
-            )
-        };
-        letters.push(DeadLetter {
-            message: row.message,
-            malformed,
-        });
+    for row in rows.extract_if(.., |row| outside_window(row.event.time, floor, ceiling).is_some()) {
+        letters.extend(
+            outside_window(row.event.time, floor, ceiling).map(|malformed| DeadLetter {
+                message: row.message,
+                malformed,
+            }),
+        );
+    }
+}
+
+/// Why an event of this time is not accepted, if it is not.
+pub(crate) fn outside_window(
+    time: OffsetDateTime,
+    floor: OffsetDateTime,
+    ceiling: OffsetDateTime,
+) -> Option<Malformed> {
+    if time < floor {
+        let detail = "is older than what can be told from a duplicate";
+        Some(Malformed::field(Reason::TooOld, "time", detail))
+    } else if time > ceiling {
+        let detail = "is more than 10 minutes ahead of the database's clock";
+        Some(Malformed::field(Reason::InTheFuture, "time", detail))
+    } else {
+        None
     }
 }
 

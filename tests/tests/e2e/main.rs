@@ -5,11 +5,14 @@
 
 mod answers;
 mod contracts;
+mod dead_letters;
 mod decoder;
 mod freshness;
+mod import;
 mod main_path;
 mod maintenance;
 mod migrations;
+mod operator;
 mod outages;
 mod plans;
 mod platform;

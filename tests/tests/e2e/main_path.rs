@@ -41,7 +41,7 @@ fn span(shape: &Shape) -> (OffsetDateTime, OffsetDateTime) {
 }
 
 /// The stored rows are the published events, column for column.
-async fn assert_stored(platform: &Platform, facts: impl IntoIterator<Item = &Fact>) -> Result<()> {
+pub(crate) async fn assert_stored(platform: &Platform, facts: impl IntoIterator<Item = &Fact>) -> Result<()> {
     let mut expected: HashMap<(Uuid, i64, Uuid), &Fact> = facts
         .into_iter()
         .map(|fact| ((fact.org_id, fact.time_us, fact.event_id), fact))

@@ -120,6 +120,29 @@ impl Platform {
         self.command(&["maintain"], &[]).await
     }
 
+    /// A command of an operator, with the rights that it has in production.
+    pub(crate) fn operator(
+        &self,
+        arguments: &[&str],
+        more: &[(&str, &str)],
+    ) -> Result<tokio::process::Command> {
+        let mut command = tokio::process::Command::new(setting("E2E_WORKER_BIN")?);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("DATABASE_URL", self.url_of("writer")?)
+            .env("MAINTENANCE_DATABASE_URL", self.owner_url()?)
+            .env("RABBITMQ_URL", setting("E2E_RABBITMQ_URL")?)
+            .env("QUEUE_NAME", &self.queue)
+            .env("LOG_FORMAT", "text")
+            .envs(more.iter().copied())
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
     /// A worker with a writer's rights; maintenance is left to the test.
     pub(crate) async fn worker(&self, more: &[(&str, &str)]) -> Result<Service> {
         let mut worker = self.launch_worker(more)?;
@@ -175,6 +198,20 @@ impl Platform {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until a session of this database waits for a lock.
+    pub(crate) async fn wait_for_a_lock_waiter(&self) -> Result<()> {
+        let waiters = "SELECT count(*) FROM pg_stat_activity \
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.count(waiters).await? == 0 {
+            if Instant::now() > deadline {
+                bail!("nobody waits for a lock");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     pub(crate) async fn count(&self, query: &str) -> Result<i64> {

@@ -44,6 +44,17 @@ pub enum MaintenanceError {
     },
 }
 
+/// Refreshing and dropping are the owner's alone, and so is changing what is stored.
+pub(crate) async fn become_owner(client: &Client) -> Result<(), tokio_postgres::Error> {
+    if let Some(owner) = client.query_opt(READ_OTHER_OWNER, &[]).await? {
+        let owner: String = owner.try_get(0)?;
+        client
+            .batch_execute(&format!("-- become_owner\nSET ROLE {owner}"))
+            .await?;
+    }
+    Ok(())
+}
+
 /// A session that holds the lock and has the owner's rights.
 struct Maintainer {
     client: Client,
@@ -61,13 +72,7 @@ impl Maintainer {
         for setting in SESSION {
             client.batch_execute(setting).await?;
         }
-        // Refreshing and dropping are the owner's alone.
-        if let Some(owner) = client.query_opt(READ_OTHER_OWNER, &[]).await? {
-            let owner: String = owner.try_get(0)?;
-            client
-                .batch_execute(&format!("-- become_owner\nSET ROLE {owner}"))
-                .await?;
-        }
+        become_owner(&client).await?;
         let name: String = client.query_one(READ_FLAVOR, &[]).await?.try_get(0)?;
         let flavor = Flavor::from_name(&name).unwrap_or(Flavor::Postgres);
         if flavor == Flavor::TimescaleDb {
@@ -109,6 +114,14 @@ impl Maintainer {
             }
         }
         done
+    }
+
+    /// Not by a statement that waits: its snapshot would keep dead rows alive, and hold detaches up.
+    async fn wait_for_lock(&self) -> Result<(), tokio_postgres::Error> {
+        while !self.try_lock().await? {
+            tokio::time::sleep(GAP / 4).await;
+        }
+        Ok(())
     }
 
     async fn run(&mut self, step: Step) -> Result<String, MaintenanceError> {
@@ -187,10 +200,7 @@ async fn turn(config: &MaintenanceConfig, missing_partition: &Notify) -> Result<
 pub async fn once(config: &MaintenanceConfig) -> Result<Vec<String>, MaintenanceError> {
     let mut maintainer = Maintainer::open(config).await?;
     maintainer.patient = true;
-    // Not by a statement that waits: its snapshot would keep dead rows alive, and hold detaches up.
-    while !maintainer.try_lock().await? {
-        tokio::time::sleep(GAP / 4).await;
-    }
+    maintainer.wait_for_lock().await?;
     let mut outcomes = maintainer.refresh_round().await;
     for step in Step::upkeep(maintainer.flavor) {
         outcomes.push((*step, maintainer.run(*step).await));
@@ -209,4 +219,17 @@ pub async fn once(config: &MaintenanceConfig) -> Result<Vec<String>, Maintenance
     } else {
         Err(MaintenanceError::Steps { failed, of })
     }
+}
+
+/// Makes the partitions that are missing, where the flavor has any, waiting for whoever is at maintenance.
+///
+/// # Errors
+/// If the database cannot be reached or refuses.
+pub async fn make_partitions(config: &MaintenanceConfig) -> Result<(), MaintenanceError> {
+    let mut maintainer = Maintainer::open(config).await?;
+    if maintainer.flavor == Flavor::Postgres {
+        maintainer.wait_for_lock().await?;
+        maintainer.run(Step::Partitions).await?;
+    }
+    Ok(())
 }

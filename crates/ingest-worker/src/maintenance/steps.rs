@@ -1,5 +1,6 @@
 //! The steps, in the order of their running.
 
+use analytics_core::dead_letters::EXPIRE;
 use analytics_core::maintenance::{AUDIT_DAY, FORGET_WORKERS, LOOK_BRIEFLY, LOOK_FREELY, MOVE_FLOOR};
 use analytics_core::schema::Flavor;
 use time::{Duration, OffsetDateTime, Time};
@@ -22,6 +23,8 @@ pub(super) enum Step {
     Columnstore,
     /// Drops what is past its retention.
     Retention,
+    /// Forgets dead letters that are past theirs.
+    DeadLetters,
     /// Compares a day of raw events with its rollups.
     Audit,
     /// Forgets workers that are gone.
@@ -37,6 +40,7 @@ impl Step {
             Self::Partitions => "partitions",
             Self::Columnstore => "columnstore",
             Self::Retention => "retention",
+            Self::DeadLetters => "dead_letters",
             Self::Audit => "audit",
             Self::Workers => "workers",
         }
@@ -53,11 +57,18 @@ impl Step {
     /// What is due every few minutes.
     pub(super) fn upkeep(flavor: Flavor) -> &'static [Self] {
         match flavor {
-            Flavor::TimescaleDb => &[Self::Columnstore, Self::Retention, Self::Audit, Self::Workers],
+            Flavor::TimescaleDb => &[
+                Self::Columnstore,
+                Self::Retention,
+                Self::DeadLetters,
+                Self::Audit,
+                Self::Workers,
+            ],
             Flavor::Postgres => &[
                 Self::FinishDetaches,
                 Self::Partitions,
                 Self::Retention,
+                Self::DeadLetters,
                 Self::Audit,
                 Self::Workers,
             ],
@@ -88,10 +99,24 @@ pub(super) async fn run(maintainer: &mut Maintainer, step: Step) -> Result<Strin
                 Flavor::Postgres => postgres::drop_expired(client, cutoff, months).await,
             }
         }
+        Step::DeadLetters => expire_dead_letters(maintainer).await,
         Step::Audit => audit(maintainer).await,
         Step::Workers => {
             let forgotten = client.execute(FORGET_WORKERS, &[]).await?;
             Ok(format!("{forgotten} workers forgotten"))
+        }
+    }
+}
+
+async fn expire_dead_letters(maintainer: &Maintainer) -> Result<String, MaintenanceError> {
+    const AT_A_TIME: i64 = 5_000;
+    let days = maintainer.config.dead_letter_retention_days;
+    let mut expired = 0;
+    loop {
+        let deleted = maintainer.client.execute(EXPIRE, &[&days, &AT_A_TIME]).await?;
+        expired += deleted;
+        if deleted < AT_A_TIME.unsigned_abs() {
+            return Ok(format!("{expired} dead letters dropped after {days} days"));
         }
     }
 }
