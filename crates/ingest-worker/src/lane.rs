@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::amqp::{Acker, BrokerError};
 use crate::batch::{Arrival, Batch};
+use crate::failpoint::{self, Point, Rule};
 use crate::ledger::Ledger;
 use crate::metrics;
 use crate::sink::Sink;
@@ -47,7 +48,11 @@ impl Return {
     async fn resolve(&self, tags: &[u64]) -> Result<(), BrokerError> {
         self.ledger.resolve(tags);
         let mut acknowledged = self.acknowledged.lock().await;
-        let watermark = self.ledger.watermark();
+        let watermark = if failpoint::is_broken(Rule::AckUpToWatermark) {
+            tags.iter().copied().max().unwrap_or(0)
+        } else {
+            self.ledger.watermark()
+        };
         if watermark > *acknowledged {
             self.acker.ack_through(watermark).await?;
             *acknowledged = watermark;
@@ -69,6 +74,9 @@ pub async fn run(
     while let Some(Some(mut batch)) = death.run_until_cancelled(collect(&mut arrivals, limits)).await {
         let (rows, oldest, began) = (batch.len(), batch.oldest(), Instant::now());
         let tags = batch.take_tags();
+        if failpoint::is_broken(Rule::CommitBeforeAck) {
+            let _ = acknowledge(&tags, &returns).await;
+        }
         let Ok(written) = sink.write(batch, &death).await else {
             break;
         };
@@ -85,12 +93,14 @@ pub async fn run(
             duplicates = written.duplicates,
             "batch committed"
         );
+        failpoint::reach(Point::BeforeAck).await;
         if let Err(error) = acknowledge(&tags, &returns).await {
             // The events will come again and be recognised.
             tracing::warn!(%error, "a batch is stored but could not be acknowledged");
             death.cancel();
             break;
         }
+        failpoint::reach(Point::AfterAck).await;
     }
     sink
 }

@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod batch;
 pub mod config;
 pub mod consumer;
+pub mod failpoint;
 pub mod lane;
 pub mod ledger;
 pub mod maintenance;

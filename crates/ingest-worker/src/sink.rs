@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::batch::{Batch, DeadLetter, Row};
+use crate::failpoint::{self, Point, Rule};
 use crate::metrics;
 use crate::sqlstate::{Verdict, judge};
 
@@ -124,6 +125,9 @@ impl Sink {
             ..Written::default()
         };
         let mut letters = std::mem::take(&mut batch.dead_letters);
+        if failpoint::is_broken(Rule::KeepMalformed) {
+            letters.clear();
+        }
         let late_before = OffsetDateTime::now_utc() - LATE;
         let (late, current) = batch
             .rows
@@ -262,6 +266,7 @@ impl Connection {
                 sent,
             });
         }
+        failpoint::reach(Point::BeforeCommit).await;
         self.client.batch_execute(ingest::COMMIT).await?;
         Ok(Written {
             stored,

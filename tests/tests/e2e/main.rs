@@ -6,6 +6,7 @@
 mod answers;
 mod contracts;
 mod decoder;
+mod failpoints;
 mod freshness;
 mod main_path;
 mod maintenance;
