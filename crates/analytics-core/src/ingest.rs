@@ -55,14 +55,14 @@ pub const ROLLBACK: &str = "-- rollback\nROLLBACK";
 pub const READ_WINDOW: &str =
     "-- read_window\nSELECT floor, now() + interval '10 minutes' FROM ingest_window";
 
-/// Keeps messages that are no events; one that is kept already stays as it is. In digest order, so that
+/// Keeps messages that are no events; one that is kept already stays as it is. In the order of their bodies, so that
 /// two workers with the same messages cannot deadlock.
 pub const INSERT_DEAD_LETTERS: &str = "-- insert_dead_letters
 INSERT INTO dead_letters (queue, body, headers, reason, field, detail)
 SELECT $1, body, headers, reason, field, detail
 FROM unnest($2::bytea[], $3::jsonb[], $4::text[], $5::text[], $6::text[])
     AS letter (body, headers, reason, field, detail)
-ORDER BY sha256(body)
+ORDER BY body
 ON CONFLICT DO NOTHING";
 
 /// Says what this worker knows of the queue; ages in seconds, so that the database's clock is the only

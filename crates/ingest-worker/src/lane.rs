@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
@@ -77,13 +78,18 @@ pub async fn run(
         if failpoint::is_broken(Rule::CommitBeforeAck) {
             let _ = acknowledge(&tags, &returns).await;
         }
+        let newest = batch.newest();
         let Ok(written) = sink.write(batch, &death).await else {
             break;
         };
-        ::metrics::histogram!(metrics::BATCH_ROWS).record(as_f64(rows));
+        ::metrics::histogram!(metrics::BATCH_ROWS).record(metrics::as_f64(rows));
         ::metrics::histogram!(metrics::WRITE_SECONDS).record(began.elapsed());
         if let Some(oldest) = oldest {
             ::metrics::histogram!(metrics::LATENCY_SECONDS).record(oldest.elapsed());
+        }
+        if let Some(newest) = newest {
+            let lag = OffsetDateTime::now_utc() - newest;
+            ::metrics::gauge!(metrics::EVENT_LAG).set(lag.as_seconds_f64());
         }
         ::metrics::counter!(metrics::STORED).increment(written.stored);
         ::metrics::counter!(metrics::DUPLICATES).increment(written.duplicates);
@@ -131,9 +137,4 @@ async fn collect(arrivals: &mut Receiver<Vec<Arrival>>, limits: BatchLimits) -> 
         }
     }
     (!batch.is_empty()).then_some(batch)
-}
-
-fn as_f64(count: usize) -> f64 {
-    // Batches are far below 2^32 rows.
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod answers;
+mod batches;
 mod contracts;
 mod decoder;
 mod failpoints;
@@ -15,6 +16,7 @@ mod outages;
 mod plans;
 mod platform;
 mod rollups;
+mod supervision;
 
 /// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
 /// `make test` says loudly that it was not tested.
