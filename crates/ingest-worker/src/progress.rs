@@ -1,6 +1,5 @@
 //! Whether anything moves: what the lanes have committed and which troubles they met, for those who watch.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,6 @@ const STARVATION: Duration = Duration::from_secs(60);
 pub struct Progress {
     commits: watch::Sender<u64>,
     state: Mutex<State>,
-    lacks_partition: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +19,7 @@ struct State {
     last_commit: Instant,
     last_sign: Instant,
     starving_since: Option<Instant>,
+    lacked_partition: Option<Instant>,
 }
 
 /// How long is too long.
@@ -64,8 +63,8 @@ impl Default for Progress {
                 last_commit: now,
                 last_sign: now,
                 starving_since: None,
+                lacked_partition: None,
             }),
-            lacks_partition: AtomicBool::new(false),
         }
     }
 }
@@ -85,15 +84,17 @@ impl Progress {
 
     /// A try failed for a passing reason, which may be a partition that is missing.
     pub fn troubled(&self, lacks_partition: bool) {
-        self.state().last_sign = Instant::now();
+        let now = Instant::now();
+        let mut state = self.state();
+        state.last_sign = now;
         if lacks_partition {
-            self.lacks_partition.store(true, Ordering::Relaxed);
+            state.lacked_partition = Some(now);
         }
     }
 
-    /// Whether a row found no partition since this was asked last.
-    pub fn take_lacks_partition(&self) -> bool {
-        self.lacks_partition.swap(false, Ordering::Relaxed)
+    /// When a row last found no partition.
+    pub fn lacked_partition(&self) -> Option<Instant> {
+        self.state().lacked_partition
     }
 
     /// Batches that were committed, and news of the next one.
@@ -162,6 +163,7 @@ mod tests {
             last_commit: after(commit),
             last_sign: after(sign),
             starving_since: None,
+            lacked_partition: None,
         };
         // Nothing is held; or it is held for long, and commits go on; or the database is away.
         assert_eq!(state(0, 0).alarm(after(9_000), None, LIMITS), None);

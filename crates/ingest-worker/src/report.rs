@@ -150,6 +150,7 @@ pub async fn run(
     worker_id: String,
     queue: String,
     knowledge: Arc<Knowledge>,
+    progress: Arc<Progress>,
     status: Arc<Status>,
     stop: CancellationToken,
 ) {
@@ -163,7 +164,9 @@ pub async fn run(
                 Some(client) => client,
                 None => database.connect().await?,
             };
-            write(&connected, &worker_id, &queue, started_at, &knowledge, last).await?;
+            let lacked_partition = progress.lacked_partition();
+            let worker = (&*worker_id, &*queue, started_at);
+            write(&connected, worker, &knowledge, lacked_partition, last).await?;
             client = Some(connected);
             Ok::<_, tokio_postgres::Error>(())
         };
@@ -198,10 +201,9 @@ pub async fn run(
 
 async fn write(
     client: &Client,
-    worker_id: &str,
-    queue: &str,
-    started_at: Instant,
+    (worker_id, queue, started_at): (&str, &str, Instant),
     knowledge: &Knowledge,
+    lacked_partition: Option<Instant>,
     last: bool,
 ) -> Result<(), tokio_postgres::Error> {
     let true_at = Instant::now();
@@ -209,10 +211,20 @@ async fn write(
     let stopped = last && knowledge.holds_nothing();
     let ago = |instant: Instant| instant.elapsed().as_secs_f64();
     let (started, beat, empty, oldest) = (ago(started_at), ago(true_at), empty.map(ago), oldest.map(ago));
+    let lacked_partition = lacked_partition.map(ago);
     client
         .execute(
             REPORT,
-            &[&worker_id, &queue, &started, &beat, &empty, &oldest, &stopped],
+            &[
+                &worker_id,
+                &queue,
+                &started,
+                &beat,
+                &empty,
+                &oldest,
+                &stopped,
+                &lacked_partition,
+            ],
         )
         .await?;
     Ok(())

@@ -66,6 +66,7 @@ pub async fn run(
         worker_id(),
         around.config.queue.clone(),
         Arc::clone(&around.knowledge),
+        Arc::clone(&around.progress),
         Arc::clone(&status),
         background.clone(),
     ));
@@ -180,7 +181,7 @@ async fn hold_the_brake(percent: u64, status: &Status, stop: &CancellationToken)
 /// Shows that the main thread comes by.
 async fn beat(status: Arc<Status>, stop: CancellationToken) {
     loop {
-        status.pulse();
+        status.pulse(Instant::now());
         let second = tokio::time::sleep(Duration::from_secs(1));
         if stop.run_until_cancelled(second).await.is_none() {
             return;
