@@ -166,7 +166,8 @@ CREATE TABLE ingest_workers (
     beat_at           timestamptz NOT NULL,
     queue_empty_at    timestamptz,
     oldest_unacked_at timestamptz,
-    stopped           boolean     NOT NULL DEFAULT false
+    stopped           boolean     NOT NULL DEFAULT false,
+    lacks_partition_at timestamptz
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE ingest_workers IS 'What each ingest-worker knows of the queue, rewritten once a second; freshness is measured from it. All times by the database''s clock';
@@ -176,7 +177,7 @@ COMMENT ON COLUMN ingest_workers.started_at IS 'When the process started to cons
 COMMENT ON COLUMN ingest_workers.beat_at IS 'When the rest of this row was true';
 COMMENT ON COLUMN ingest_workers.queue_empty_at IS 'When the queue was last without a ready message and everything that this worker had received by then has been counted since; a new worker begins with what all others say';
 COMMENT ON COLUMN ingest_workers.oldest_unacked_at IS 'When the oldest delivery arrived that it has not yet acknowledged; null if it holds none';
-
+COMMENT ON COLUMN ingest_workers.lacks_partition_at IS 'When a row of this worker last found no partition: a request to whoever maintains';
 COMMENT ON COLUMN ingest_workers.stopped IS 'Whether it ended in order, holding nothing';
 
 CREATE TABLE refreshed_through (

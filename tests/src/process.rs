@@ -188,6 +188,17 @@ impl Service {
         self.process.signal(Signal::SIGCONT);
     }
 
+    /// A metric as it is now: the sum over its labels; 0 while there is none.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let text = reqwest::get(self.url("/metrics")).await?.text().await?;
+        let samples = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, _) = series.split_once('{').unwrap_or((series, ""));
+            (found == name).then(|| value.parse::<f64>().ok()).flatten()
+        });
+        Ok(samples.sum())
+    }
+
     /// Resident memory now.
     pub fn rss_bytes(&self) -> Option<u64> {
         self.process.rss_bytes()

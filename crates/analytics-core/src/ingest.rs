@@ -55,32 +55,33 @@ pub const ROLLBACK: &str = "-- rollback\nROLLBACK";
 pub const READ_WINDOW: &str =
     "-- read_window\nSELECT floor, now() + interval '10 minutes' FROM ingest_window";
 
-/// Keeps messages that are no events; one that is kept already stays as it is. In digest order, so that
+/// Keeps messages that are no events; one that is kept already stays as it is. In the order of their bodies, so that
 /// two workers with the same messages cannot deadlock.
 pub const INSERT_DEAD_LETTERS: &str = "-- insert_dead_letters
 INSERT INTO dead_letters (queue, body, headers, reason, field, detail)
 SELECT $1, body, headers, reason, field, detail
 FROM unnest($2::bytea[], $3::jsonb[], $4::text[], $5::text[], $6::text[])
     AS letter (body, headers, reason, field, detail)
-ORDER BY sha256(body)
+ORDER BY body
 ON CONFLICT DO NOTHING";
 
 /// Says what this worker knows of the queue; ages in seconds, so that the database's clock is the only
 /// one. `$3`: since it started; `$4`: since what is said was true; `$5`: since the last sight of the empty
 /// queue by which everything received has been counted; `$6`: since its oldest unacknowledged delivery
-/// arrived; `$7`: whether it ends here, holding nothing.
+/// arrived; `$7`: whether it ends here, holding nothing; `$8`: since a row found no partition.
 pub const REPORT: &str = "-- report
 INSERT INTO ingest_workers AS w
-    (worker_id, queue, started_at, beat_at, queue_empty_at, oldest_unacked_at, stopped)
+    (worker_id, queue, started_at, beat_at, queue_empty_at, oldest_unacked_at, stopped, lacks_partition_at)
 SELECT $1, $2, clock_timestamp() - make_interval(secs => $3), clock_timestamp() - make_interval(secs => $4),
     coalesce(clock_timestamp() - make_interval(secs => $5), (SELECT committed_through FROM committed_through)),
-    clock_timestamp() - make_interval(secs => $6), $7
+    clock_timestamp() - make_interval(secs => $6), $7, clock_timestamp() - make_interval(secs => $8)
 ON CONFLICT (worker_id) DO UPDATE SET
     beat_at = excluded.beat_at,
     queue_empty_at = CASE WHEN $5::float8 IS NULL THEN w.queue_empty_at
                           ELSE greatest(w.queue_empty_at, excluded.queue_empty_at) END,
     oldest_unacked_at = excluded.oldest_unacked_at,
-    stopped = excluded.stopped";
+    stopped = excluded.stopped,
+    lacks_partition_at = excluded.lacks_partition_at";
 
 /// What a writer's role needs, `{role}` being its quoted name. Rollups are written by triggers that run
 /// as their owner.

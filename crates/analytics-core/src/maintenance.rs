@@ -39,6 +39,10 @@ pub const LOOK_FREELY: &str = "-- look_freely\nSET statement_timeout = 0";
 pub const MOVE_FLOOR: &str = "-- move_floor
 UPDATE ingest_window SET floor = greatest(floor, now() - make_interval(days => $1 - 1)) RETURNING floor";
 
+/// Whether a worker waits for a partition, by what it has said lately.
+pub const PARTITION_IS_MISSING: &str = "-- partition_is_missing
+SELECT EXISTS (SELECT FROM ingest_workers WHERE lacks_partition_at > now() - interval '15 seconds')";
+
 /// Forgets workers that have been silent for a day.
 pub const FORGET_WORKERS: &str =
     "-- forget_workers\nDELETE FROM ingest_workers WHERE beat_at < now() - interval '1 day'";

@@ -1,5 +1,6 @@
 //! The database's address and how a connection to it is made.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -134,6 +135,22 @@ impl Database {
         });
         Ok(client)
     }
+}
+
+/// The database's own words, which the library leaves out of its messages, or what kept it from saying
+/// any. Without DETAIL, which holds values.
+#[must_use]
+pub fn explain(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        return format!("{} ({})", db.message(), db.code().code());
+    }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

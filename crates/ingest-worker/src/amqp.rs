@@ -161,6 +161,25 @@ pub enum BrokerError {
     },
 }
 
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct NotOpened {
+    /// What failed.
+    pub source: BrokerError,
+    /// Whether a consumer was there by then, so that deliveries may have been lost with it.
+    pub consuming: bool,
+}
+
+impl From<BrokerError> for NotOpened {
+    fn from(source: BrokerError) -> Self {
+        Self {
+            source,
+            consuming: false,
+        }
+    }
+}
+
 async fn call<T>(
     action: &'static str,
     deadline: Duration,
@@ -272,7 +291,7 @@ impl Session {
         queue: &str,
         consumers: usize,
         prefetch: u16,
-    ) -> Result<(Self, Vec<Consumer>), BrokerError> {
+    ) -> Result<(Self, Vec<Consumer>), NotOpened> {
         let mut arguments =
             OpenConnectionArguments::new(&address.host, address.port, &address.user, &address.password);
         arguments
@@ -305,7 +324,12 @@ impl Session {
         call("registering", CALL_DEADLINE, control_callback).await?;
         let mut receivers = Vec::with_capacity(consumers);
         for number in 0..consumers {
-            receivers.push(session.consume(number, prefetch).await?);
+            let consumer = session.consume(number, prefetch).await;
+            // The answer to the first one may be lost over what it is delivered.
+            receivers.push(consumer.map_err(|source| NotOpened {
+                source,
+                consuming: true,
+            })?);
         }
         Ok((session, receivers))
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use analytics_core::event::{Malformed, UsageEvent};
+use time::OffsetDateTime;
 
 use crate::amqp::Properties;
 
@@ -61,6 +62,7 @@ pub struct Batch {
     pub dead_letters: Vec<DeadLetter>,
     tags: BTreeMap<usize, Vec<u64>>,
     oldest: Option<Instant>,
+    newest: Option<OffsetDateTime>,
 }
 
 impl Batch {
@@ -76,7 +78,10 @@ impl Batch {
         self.tags.entry(consumer).or_default().push(tag);
         self.oldest = Some(self.oldest.map_or(read_at, |oldest| oldest.min(read_at)));
         match outcome {
-            Ok(event) => self.rows.push(Row { event, message }),
+            Ok(event) => {
+                self.newest = self.newest.max(Some(event.time));
+                self.rows.push(Row { event, message });
+            }
             Err(malformed) => self.dead_letters.push(DeadLetter { message, malformed }),
         }
     }
@@ -96,19 +101,28 @@ impl Batch {
         self.oldest
     }
 
+    /// The time of its newest event.
+    pub fn newest(&self) -> Option<OffsetDateTime> {
+        self.newest
+    }
+
     /// Takes out what is resolved once everything in the batch is: the tags, by consumer.
     pub fn take_tags(&mut self) -> BTreeMap<usize, Vec<u64>> {
         std::mem::take(&mut self.tags)
     }
+}
 
-    /// Puts the rows into the order of the unique key and takes out events that are in it twice.
-    /// Returns how many those were. Of equal keys the one that came first stays.
-    pub fn sort_and_deduplicate(&mut self) -> usize {
-        let before = self.rows.len();
-        // The key is compared about twenty times per row, and made from its parts each time.
-        self.rows.sort_by_cached_key(|row| row.event.key());
-        self.rows
-            .dedup_by(|later, first| later.event.key() == first.event.key());
-        before - self.rows.len()
+/// Puts rows into the order of the unique key, and takes out all but the first of those that have one key.
+pub fn take_repeated(rows: &mut Vec<Row>) -> Vec<Row> {
+    // The key is compared about twenty times per row, and made from its parts each time.
+    rows.sort_by_cached_key(|row| row.event.key());
+    if rows
+        .windows(2)
+        .all(|pair| pair[0].event.key() != pair[1].event.key())
+    {
+        return Vec::new();
     }
+    let mut last = None;
+    rows.extract_if(.., |row| last.replace(row.event.key()) == Some(row.event.key()))
+        .collect()
 }

@@ -81,6 +81,21 @@ pub const KEYS: &[Key] = &[
         help: "unacknowledged deliveries per consumer, 1 to 65535; with CONSUMER_WORKERS at least twice WRITER_LANES x BATCH_SIZE, or batches do not fill. This times the consumers times the largest message bounds the memory",
     },
     Key {
+        name: "BATCH_DEADLINE_SECONDS",
+        default: Some("60"),
+        help: "seconds that the transaction of a batch may take; then the server is told to give it up, and it is written in halves, 1 to 600",
+    },
+    Key {
+        name: "MAX_HOLD_SECONDS",
+        default: Some("600"),
+        help: "seconds that deliveries are held while none can be stored; then they are given back, and the worker waits for the database, 1 to 1500. The broker's own limit is 30 minutes",
+    },
+    Key {
+        name: "BRAKE_MALFORMED_PERCENT",
+        default: Some("0"),
+        help: "percent of malformed messages above which the worker stops consuming until it is started again, 0 to 99; 0: it never does",
+    },
+    Key {
         name: "MAINTENANCE_ENABLED",
         default: Some("true"),
         help: "true or false: whether this process may do the maintenance; one process at a time does",
@@ -123,6 +138,12 @@ pub struct WorkerConfig {
     pub batch_max_age: Duration,
     /// Unacknowledged deliveries per consumer.
     pub prefetch: u16,
+    /// How long the transaction of a batch may take.
+    pub batch_deadline: Duration,
+    /// How long deliveries are held of which none can be stored.
+    pub max_hold: Duration,
+    /// Percent of malformed messages above which nothing more is consumed; 0: no limit.
+    pub brake_percent: u64,
     /// The maintenance that this process may do.
     pub maintenance: Option<MaintenanceConfig>,
 }
@@ -176,6 +197,8 @@ const WRITER_SESSION: &[(&str, &str)] = &[
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
+    // A statement that waits for a lock does not notice otherwise that its client is gone.
+    ("client_connection_check_interval", "5s"),
     ("timezone", "UTC"),
     ("jit", "off"),
     ("timescaledb.max_tuples_decompressed_per_dml_transaction", "0"),
@@ -216,11 +239,19 @@ impl WorkerConfig {
             batch_size: settings.within("BATCH_SIZE", 1..=100_000)?,
             batch_max_age: Duration::from_millis(settings.within("BATCH_MAX_AGE_MS", 1..=60_000)?),
             prefetch: settings.within("PREFETCH", 1..=u16::MAX)?,
+            batch_deadline: Duration::from_secs(settings.within("BATCH_DEADLINE_SECONDS", 1..=600)?),
+            max_hold: Duration::from_secs(settings.within("MAX_HOLD_SECONDS", 1..=1500)?),
+            brake_percent: settings.within("BRAKE_MALFORMED_PERCENT", 0..=99)?,
             maintenance: match settings.required("MAINTENANCE_ENABLED")? {
                 true => Some(MaintenanceConfig::read(settings)?),
                 false => None,
             },
         })
+    }
+
+    /// The most deliveries that it holds.
+    pub fn most_held(&self) -> u32 {
+        u32::from(self.prefetch).saturating_mul(u32::try_from(self.consumers).unwrap_or(u32::MAX))
     }
 }
 

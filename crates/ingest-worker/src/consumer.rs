@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::amqp::Consumer;
 use crate::batch::{Arrival, Message};
+use crate::brake::Brake;
 use crate::ledger::Ledger;
 use crate::metrics;
 
@@ -22,6 +23,7 @@ pub async fn run(
     mut consumer: Consumer,
     ledger: Arc<Ledger>,
     lanes: Vec<Sender<Vec<Arrival>>>,
+    brake: Arc<Brake>,
 ) {
     let mut deliveries = Vec::with_capacity(CHUNK);
     let mut drained_at = Instant::now();
@@ -41,6 +43,7 @@ pub async fn run(
             ledger.arrived(last.tag, arrived_after);
         }
         let mut parts: Vec<Vec<Arrival>> = lanes.iter().map(|_| Vec::new()).collect();
+        let (read, mut malformed) = (deliveries.len() as u64, 0);
         for delivery in deliveries.drain(..) {
             if delivery.redelivered {
                 ::metrics::counter!(metrics::REDELIVERED).increment(1);
@@ -48,7 +51,10 @@ pub async fn run(
             let outcome = decode(&delivery.body);
             let lane = match &outcome {
                 Ok(event) => lane_of(event.org_id, lanes.len()),
-                Err(_) => number % lanes.len(),
+                Err(_) => {
+                    malformed += 1;
+                    number % lanes.len()
+                }
             };
             parts[lane].push(Arrival {
                 consumer: number,
@@ -62,6 +68,7 @@ pub async fn run(
                 }),
             });
         }
+        brake.count(read, malformed);
         for (lane, part) in lanes.iter().zip(parts) {
             if !part.is_empty() && lane.send(part).await.is_err() {
                 return;

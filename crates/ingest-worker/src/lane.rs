@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::amqp::{Acker, BrokerError};
 use crate::batch::{Arrival, Batch};
+use crate::failpoint::{self, Point, Rule};
 use crate::ledger::Ledger;
 use crate::metrics;
 use crate::sink::Sink;
@@ -47,7 +49,11 @@ impl Return {
     async fn resolve(&self, tags: &[u64]) -> Result<(), BrokerError> {
         self.ledger.resolve(tags);
         let mut acknowledged = self.acknowledged.lock().await;
-        let watermark = self.ledger.watermark();
+        let watermark = if failpoint::is_broken(Rule::AckUpToWatermark) {
+            tags.iter().copied().max().unwrap_or(0)
+        } else {
+            self.ledger.watermark()
+        };
         if watermark > *acknowledged {
             self.acker.ack_through(watermark).await?;
             *acknowledged = watermark;
@@ -69,13 +75,21 @@ pub async fn run(
     while let Some(Some(mut batch)) = death.run_until_cancelled(collect(&mut arrivals, limits)).await {
         let (rows, oldest, began) = (batch.len(), batch.oldest(), Instant::now());
         let tags = batch.take_tags();
+        if failpoint::is_broken(Rule::CommitBeforeAck) {
+            let _ = acknowledge(&tags, &returns).await;
+        }
+        let newest = batch.newest();
         let Ok(written) = sink.write(batch, &death).await else {
             break;
         };
-        ::metrics::histogram!(metrics::BATCH_ROWS).record(as_f64(rows));
+        ::metrics::histogram!(metrics::BATCH_ROWS).record(metrics::as_f64(rows));
         ::metrics::histogram!(metrics::WRITE_SECONDS).record(began.elapsed());
         if let Some(oldest) = oldest {
             ::metrics::histogram!(metrics::LATENCY_SECONDS).record(oldest.elapsed());
+        }
+        if let Some(newest) = newest {
+            let lag = OffsetDateTime::now_utc() - newest;
+            ::metrics::gauge!(metrics::EVENT_LAG).set(lag.as_seconds_f64());
         }
         ::metrics::counter!(metrics::STORED).increment(written.stored);
         ::metrics::counter!(metrics::DUPLICATES).increment(written.duplicates);
@@ -85,12 +99,14 @@ pub async fn run(
             duplicates = written.duplicates,
             "batch committed"
         );
+        failpoint::reach(Point::BeforeAck).await;
         if let Err(error) = acknowledge(&tags, &returns).await {
             // The events will come again and be recognised.
             tracing::warn!(%error, "a batch is stored but could not be acknowledged");
             death.cancel();
             break;
         }
+        failpoint::reach(Point::AfterAck).await;
     }
     sink
 }
@@ -121,9 +137,4 @@ async fn collect(arrivals: &mut Receiver<Vec<Arrival>>, limits: BatchLimits) -> 
         }
     }
     (!batch.is_empty()).then_some(batch)
-}
-
-fn as_f64(count: usize) -> f64 {
-    // Batches are far below 2^32 rows.
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

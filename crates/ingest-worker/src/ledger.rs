@@ -80,6 +80,11 @@ impl Ledger {
         self.lock().runs.front().map(|run| run.arrived_after)
     }
 
+    /// Deliveries that the broker waits for: unresolved ones, and those behind one.
+    pub fn held(&self) -> usize {
+        self.lock().resolved.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // No step above can panic half way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -102,7 +107,10 @@ mod tests {
         ledger.arrived(2, start);
         ledger.arrived(4, later);
         ledger.resolve(&[1, 3, 4]);
-        assert_eq!((ledger.oldest(), ledger.watermark()), (Some(start), 1));
+        assert_eq!(
+            (ledger.oldest(), ledger.watermark(), ledger.held()),
+            (Some(start), 1, 3)
+        );
         ledger.resolve(&[2]);
         assert_eq!((ledger.oldest(), ledger.watermark()), (None, 4));
     }

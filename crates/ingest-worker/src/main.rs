@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use ingest_worker::config::{KEYS, MaintenanceConfig, MigrateConfig, OperatorConfig, WorkerConfig};
 use ingest_worker::operator::{self, dead_letters, import};
 use ingest_worker::status::Status;
-use ingest_worker::{maintenance, migrate, probes, worker};
+use ingest_worker::{failpoint, maintenance, migrate, probes, worker};
 use tokio_util::sync::CancellationToken;
 
 /// An event is a dozen small allocations: glibc's allocator took nearly half of the worker's time
@@ -75,6 +75,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let _ = logging::init(&Settings::from_map(KEYS, [])?);
         Err(error)
     })?;
+    failpoint::check().map_err(anyhow::Error::msg)?;
     match arguments.command.unwrap_or(Command::Run) {
         Command::Run => consume(&settings).await?,
         Command::Migrate => {

@@ -17,16 +17,32 @@ pub const RETRIED: &str = "usage_ingest_batches_retried_total";
 pub const BATCH_ROWS: &str = "usage_ingest_batch_rows";
 /// From BEGIN to COMMIT.
 pub const WRITE_SECONDS: &str = "usage_ingest_write_seconds";
+/// The COPY of a transaction, with its triggers.
+pub const COPY_SECONDS: &str = "usage_ingest_copy_seconds";
+/// The COMMIT of a transaction.
+pub const COMMIT_SECONDS: &str = "usage_ingest_commit_seconds";
+/// Age of the newest event of the last batch when it was committed.
+pub const EVENT_LAG: &str = "usage_ingest_event_lag_seconds";
 /// From the arrival of a batch's oldest delivery to its commit.
 pub const LATENCY_SECONDS: &str = "usage_ingest_delivery_to_commit_seconds";
 /// Connections to the broker that were made.
 pub const GENERATIONS: &str = "usage_ingest_broker_connections_total";
 /// 1 while consuming.
 pub const BROKER_UP: &str = "usage_ingest_broker_up";
+/// 1 while the database answers.
+pub const DATABASE_UP: &str = "usage_ingest_database_up";
+/// 1 once the brake is pulled.
+pub const BRAKED: &str = "usage_ingest_brake_pulled";
+/// Deliveries that this worker may hold.
+pub const WINDOW: &str = "usage_ingest_window_deliveries";
+/// Sessions with the broker that were ended though they lived, by `kind`.
+pub const ALARMS: &str = "usage_ingest_sessions_given_up_total";
 /// Ready messages of the queue, as this worker last saw it.
 pub const QUEUE_READY: &str = "usage_ingest_queue_ready_messages";
 /// Age of the oldest unacknowledged delivery; 0 without one.
 pub const OLDEST_UNACKED: &str = "usage_ingest_oldest_unacked_seconds";
+/// Deliveries that are not acknowledged.
+pub const UNACKED: &str = "usage_ingest_unacked_deliveries";
 /// 1 if this process does the maintenance.
 pub const MAINTAINER: &str = "usage_maintenance_active";
 /// Unix time of the last success of a maintenance step, by `step`.
@@ -64,6 +80,17 @@ pub fn describe() {
     describe_histogram!(BATCH_ROWS, Unit::Count, "Deliveries in a batch");
     describe_histogram!(WRITE_SECONDS, Unit::Seconds, "From BEGIN to COMMIT of a batch");
     describe_histogram!(
+        COPY_SECONDS,
+        Unit::Seconds,
+        "COPY of a transaction, with the rollups' triggers"
+    );
+    describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "COMMIT of a transaction");
+    describe_gauge!(
+        EVENT_LAG,
+        Unit::Seconds,
+        "Age of the newest event of the last batch when it was committed"
+    );
+    describe_histogram!(
         LATENCY_SECONDS,
         Unit::Seconds,
         "From the arrival of a batch's oldest delivery to its commit"
@@ -74,6 +101,22 @@ pub fn describe() {
         "Connections to the broker that were made"
     );
     describe_gauge!(BROKER_UP, Unit::Count, "1 while consuming from the broker");
+    describe_gauge!(DATABASE_UP, Unit::Count, "1 while the database answers");
+    describe_gauge!(
+        BRAKED,
+        Unit::Count,
+        "1 once too many messages are malformed and nothing is consumed any more"
+    );
+    describe_gauge!(
+        WINDOW,
+        Unit::Count,
+        "Deliveries that this worker may hold: fewer than configured after sessions that died in vain"
+    );
+    describe_counter!(
+        ALARMS,
+        Unit::Count,
+        "Sessions that were ended though they lived: held_too_long, stalled or starved"
+    );
     describe_gauge!(
         QUEUE_READY,
         Unit::Count,
@@ -84,6 +127,7 @@ pub fn describe() {
         Unit::Seconds,
         "Age of the oldest unacknowledged delivery; 0 without one"
     );
+    describe_gauge!(UNACKED, Unit::Count, "Deliveries that are not acknowledged");
     describe_gauge!(MAINTAINER, Unit::Count, "1 if this process does the maintenance");
     describe_gauge!(
         STEP_SUCCESS,
@@ -100,6 +144,13 @@ pub fn describe() {
     for name in [STORED, DUPLICATES, REDELIVERED, RETRIED, GENERATIONS] {
         metrics::counter!(name).increment(0);
     }
-    metrics::gauge!(BROKER_UP).set(0.0);
+    for name in [BROKER_UP, DATABASE_UP, BRAKED] {
+        metrics::gauge!(name).set(0.0);
+    }
     metrics::gauge!(MAINTAINER).set(0.0);
+}
+
+/// A count as a metric's value. What is counted here is far below 2^32.
+pub fn as_f64(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

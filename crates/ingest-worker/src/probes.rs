@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix_web::dev::Server;
 use actix_web::http::header::CONTENT_TYPE;
@@ -35,9 +36,13 @@ pub fn server(port: u16, status: Arc<Status>, metrics: MetricsEndpoint) -> std::
         .run())
 }
 
-/// The process makes progress: it answers. It depends on no other server.
-async fn health() -> HttpResponse {
-    HttpResponse::Ok().json(json!({"status": "ok"}))
+/// The process makes progress: this thread answers, and the main one came by. It depends on no other server.
+async fn health(status: Data<Status>) -> HttpResponse {
+    if status.is_alive(Instant::now()) {
+        HttpResponse::Ok().json(json!({"status": "ok"}))
+    } else {
+        HttpResponse::ServiceUnavailable().json(json!({"status": "the main thread hangs"}))
+    }
 }
 
 async fn ready(status: Data<Status>) -> HttpResponse {
@@ -45,7 +50,9 @@ async fn ready(status: Data<Status>) -> HttpResponse {
     if missing.is_empty() {
         return HttpResponse::Ok().json(json!({"status": "ready"}));
     }
-    HttpResponse::ServiceUnavailable().json(json!({"status": "not ready", "missing": missing}))
+    let names: Vec<_> = missing.keys().collect();
+    let answer = json!({"status": "not ready", "missing": names, "because": missing});
+    HttpResponse::ServiceUnavailable().json(answer)
 }
 
 async fn render(metrics: Data<MetricsEndpoint>) -> HttpResponse {

@@ -1,11 +1,12 @@
 //! What this worker knows of the queue, told to the database once a second: freshness is measured from it.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use analytics_core::ingest::REPORT;
-use analytics_runtime::postgres::Database;
+use analytics_runtime::postgres::{Database, explain};
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -13,10 +14,15 @@ use tokio_util::sync::CancellationToken;
 use crate::amqp::Session;
 use crate::ledger::Ledger;
 use crate::metrics;
+use crate::progress::Progress;
 use crate::status::Status;
 
 /// How often.
 const BEAT: Duration = Duration::from_secs(1);
+/// How long the database may be silent before it counts as missing.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How much longer a report is waited for: a slow database is not a missing one.
+const PATIENCE: Duration = Duration::from_secs(55);
 /// How long a message may travel from the queue to the worker's memory: the queue can look empty while it
 /// is on its way.
 const TRANSIT: Duration = Duration::from_secs(1);
@@ -57,6 +63,16 @@ impl Knowledge {
         if held && !in_order {
             state.blind_until = Some(Instant::now() + LETS_GO);
         }
+    }
+
+    /// Deliveries that are held.
+    pub fn held(&self) -> usize {
+        self.state().ledgers.iter().map(|ledger| ledger.held()).sum()
+    }
+
+    /// Since when the oldest delivery is held.
+    pub fn oldest_held(&self) -> Option<Instant> {
+        self.state().oldest_held()
     }
 
     /// Whether no earlier connection can still hold anything, nor this one.
@@ -109,7 +125,7 @@ impl State {
 }
 
 /// Looks at the queue once a second, for as long as the session lives.
-pub async fn watch_queue(session: Arc<Session>, knowledge: Arc<Knowledge>) {
+pub async fn watch_queue(session: Arc<Session>, knowledge: Arc<Knowledge>, progress: Arc<Progress>) {
     let death = session.death.clone();
     let mut beat = ticker();
     while death.run_until_cancelled(beat.tick()).await.is_some() {
@@ -117,6 +133,7 @@ pub async fn watch_queue(session: Arc<Session>, knowledge: Arc<Knowledge>) {
         match session.ready_messages().await {
             Ok(ready) => {
                 ::metrics::gauge!(metrics::QUEUE_READY).set(f64::from(ready));
+                progress.starving(ready > 0 && knowledge.oldest_held().is_none());
                 if ready == 0 {
                     knowledge.saw_queue_empty(asked_at);
                 }
@@ -133,6 +150,7 @@ pub async fn run(
     worker_id: String,
     queue: String,
     knowledge: Arc<Knowledge>,
+    progress: Arc<Progress>,
     status: Arc<Status>,
     stop: CancellationToken,
 ) {
@@ -141,25 +159,39 @@ pub async fn run(
     let mut beat = ticker();
     loop {
         let last = stop.run_until_cancelled(beat.tick()).await.is_none();
-        let outcome = tokio::time::timeout(BEAT * 5, async {
+        let attempt = async {
             let connected = match client.take() {
                 Some(client) => client,
                 None => database.connect().await?,
             };
-            write(&connected, &worker_id, &queue, started_at, &knowledge, last).await?;
+            let lacked_partition = progress.lacked_partition();
+            let worker = (&*worker_id, &*queue, started_at);
+            write(&connected, worker, &knowledge, lacked_partition, last).await?;
             client = Some(connected);
             Ok::<_, tokio_postgres::Error>(())
-        });
-        match outcome.await {
-            Ok(Ok(())) => status.database_answers(true),
-            Ok(Err(error)) => {
-                status.database_answers(false);
-                tracing::warn!(%error, "the report could not be written");
-            }
+        };
+        let mut attempt = pin!(attempt);
+        let outcome = match tokio::time::timeout(SILENCE, &mut attempt).await {
+            Ok(outcome) => Ok(outcome),
             Err(_) => {
-                status.database_answers(false);
-                tracing::warn!("the report had no answer");
+                let silence = format!("no answer for {} s", SILENCE.as_secs());
+                if status.database(Err(silence)) {
+                    tracing::warn!("the report has no answer yet");
+                }
+                tokio::time::timeout(PATIENCE, attempt).await
             }
+        };
+        match outcome {
+            Ok(Ok(())) => {
+                status.database(Ok(()));
+            }
+            Ok(Err(error)) => {
+                let error = explain(&error);
+                if status.database(Err(error.clone())) {
+                    tracing::warn!(error, "the report could not be written");
+                }
+            }
+            Err(_) => tracing::warn!("the report had no answer"),
         }
         if last {
             return;
@@ -169,23 +201,30 @@ pub async fn run(
 
 async fn write(
     client: &Client,
-    worker_id: &str,
-    queue: &str,
-    started_at: Instant,
+    (worker_id, queue, started_at): (&str, &str, Instant),
     knowledge: &Knowledge,
+    lacked_partition: Option<Instant>,
     last: bool,
 ) -> Result<(), tokio_postgres::Error> {
     let true_at = Instant::now();
     let (empty, oldest) = knowledge.report(true_at);
-    ::metrics::gauge!(metrics::OLDEST_UNACKED)
-        .set(oldest.map_or(0.0, |oldest| oldest.elapsed().as_secs_f64()));
     let stopped = last && knowledge.holds_nothing();
     let ago = |instant: Instant| instant.elapsed().as_secs_f64();
     let (started, beat, empty, oldest) = (ago(started_at), ago(true_at), empty.map(ago), oldest.map(ago));
+    let lacked_partition = lacked_partition.map(ago);
     client
         .execute(
             REPORT,
-            &[&worker_id, &queue, &started, &beat, &empty, &oldest, &stopped],
+            &[
+                &worker_id,
+                &queue,
+                &started,
+                &beat,
+                &empty,
+                &oldest,
+                &stopped,
+                &lacked_partition,
+            ],
         )
         .await?;
     Ok(())

@@ -1,54 +1,39 @@
-//! From a batch to committed rows: the straight COPY, the way around duplicates, and the search for rows
-//! that the database refuses.
+//! From a batch to committed rows: the straight COPY, the way around duplicates, and the search for what
+//! the database refuses.
 //!
-//! One transaction holds everything: the check of the accepted window, the dead letters, the events, and
-//! (by triggers) the rollups. Only one statement in it touches the rollups: two would lock their rows in
-//! two orders, and deadlock with another lane.
+//! One transaction holds everything of a piece: the check of the accepted window, the dead letters, the
+//! events, and (by triggers) the rollups. Only one statement in it touches the rollups: two would lock their
+//! rows in two orders, and deadlock with another lane.
 
+mod connection;
+mod piece;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use analytics_core::event::{Malformed, Reason};
-use analytics_core::ingest;
 use analytics_runtime::postgres::Database;
-use futures_util::pin_mut;
-use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
-use tokio_postgres::binary_copy::BinaryCopyInWriter;
-use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Statement};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::batch::{Batch, DeadLetter, Row};
+use crate::batch::{Batch, DeadLetter, take_repeated};
+use crate::failpoint::{self, Rule};
 use crate::metrics;
-use crate::sqlstate::{Verdict, judge};
+use crate::progress::Progress;
+pub(crate) use connection::outside_window;
+use connection::{Connection, TryError};
+use piece::{Fault, Next, Piece, Stage};
 
-/// How long one try may take. COPY knows no statement_timeout, and a server that was cut off says nothing.
+/// How long one try may take unless configured. COPY knows no statement_timeout, and a server that was cut
+/// off says nothing.
 const TRY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Events older than this are written apart from the others. A continuous aggregate notes one span of
 /// changes per transaction: with a late event among current ones it would be everything in between, and
 /// be computed again.
 const LATE: time::Duration = time::Duration::HOUR;
-
-const COLUMNS: [Type; 14] = [
-    Type::TIMESTAMPTZ,
-    Type::UUID,
-    Type::UUID,
-    Type::UUID,
-    Type::UUID,
-    Type::VARCHAR,
-    Type::INT4,
-    Type::INT4,
-    Type::INT4,
-    Type::NUMERIC,
-    Type::INT4,
-    Type::VARCHAR,
-    Type::TEXT,
-    Type::VARCHAR,
-];
 
 /// What became of a batch.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -64,36 +49,11 @@ pub struct Sink {
     database: Database,
     queue: String,
     missing_partition: Arc<Notify>,
+    progress: Option<Arc<Progress>>,
+    deadline: Duration,
     connection: Option<Connection>,
     /// Where messages wait that turned out to be no events, if they are to be handed back.
     handed_back: Option<Vec<DeadLetter>>,
-}
-
-struct Connection {
-    client: Client,
-    copy_events: Statement,
-    copy_staged: Statement,
-    insert_staged: Statement,
-    read_window: Statement,
-    insert_dead_letters: Statement,
-}
-
-/// Whether to try the straight COPY.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Straight,
-    AroundDuplicates,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum TryError {
-    #[error(transparent)]
-    Database(#[from] tokio_postgres::Error),
-    #[error("no answer within {} s", TRY_DEADLINE.as_secs())]
-    Deadline,
-    /// Rows went in that are neither stored nor duplicates: never to be committed.
-    #[error("{inserted} rows of {sent} were reported as inserted")]
-    Count { inserted: u64, sent: u64 },
 }
 
 /// The wait was cut short: nothing of the batch may be acknowledged.
@@ -107,6 +67,8 @@ impl Sink {
             database,
             queue,
             missing_partition,
+            progress: None,
+            deadline: TRY_DEADLINE,
             connection: None,
             handed_back: None,
         }
@@ -125,6 +87,20 @@ impl Sink {
         self.handed_back.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Tells about commits and troubles.
+    #[must_use]
+    pub fn telling(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Bounds one try.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
     /// Stores a batch: afterwards every event in it is a committed row and every other message a
     /// committed dead letter. Passing errors are waited out, for ever.
     ///
@@ -135,68 +111,96 @@ impl Sink {
         mut batch: Batch,
         abandon: &CancellationToken,
     ) -> Result<Written, Abandoned> {
-        let mut written = Written {
-            duplicates: batch.sort_and_deduplicate() as u64,
-            ..Written::default()
-        };
         let mut letters = std::mem::take(&mut batch.dead_letters);
-        let late_before = OffsetDateTime::now_utc() - LATE;
-        let (late, current) = batch
-            .rows
-            .into_iter()
-            .partition(|row| row.event.time < late_before);
-        // Pieces still to be written, the next one last.
-        let mut pieces: Vec<(Vec<Row>, Way)> = vec![(current, Way::Straight), (late, Way::Straight)];
+        if failpoint::is_broken(Rule::KeepMalformed) {
+            letters.clear();
+        }
+        let mut rows = std::mem::take(&mut batch.rows);
+        let mut repeated = take_repeated(&mut rows);
+        // Of events that are in it twice, the first may be refused: then it is the next one's turn.
+        let mut open: HashSet<_> = repeated.iter().map(|row| row.event.key()).collect();
+        let mut written = Written::default();
+        loop {
+            let late_before = OffsetDateTime::now_utc() - LATE;
+            let (late, current) = rows.into_iter().partition(|row| row.event.time < late_before);
+            // The next one last.
+            let pieces = vec![Piece::new(late, Vec::new()), Piece::new(current, letters)];
+            self.write_pieces(pieces, &mut written, &mut open, abandon)
+                .await?;
+            (rows, repeated) = repeated
+                .into_iter()
+                .partition(|row| open.contains(&row.event.key()));
+            written.duplicates += repeated.len() as u64;
+            if rows.is_empty() {
+                return Ok(written);
+            }
+            repeated = take_repeated(&mut rows);
+            letters = Vec::new();
+        }
+    }
+
+    /// `open`: keys of which another event waits; those that are stored are taken out.
+    async fn write_pieces(
+        &mut self,
+        mut pieces: Vec<Piece>,
+        written: &mut Written,
+        open: &mut HashSet<EventKey>,
+        abandon: &CancellationToken,
+    ) -> Result<(), Abandoned> {
         let mut backoff = Backoff::default();
-        while let Some((mut rows, way)) = pieces.pop() {
-            if rows.is_empty() && letters.is_empty() {
+        while let Some(mut piece) = pieces.pop() {
+            if piece.is_empty() {
                 continue;
             }
-            let error = match abandon
-                .run_until_cancelled(self.attempt(&mut rows, &mut letters, way))
-                .await
-            {
-                None => {
-                    self.connection = None;
-                    return Err(Abandoned);
-                }
-                Some(Ok(done)) => {
+            let mut stage = Stage::Begin;
+            let attempt = self.attempt(&mut piece, &mut stage);
+            let Some(outcome) = abandon.run_until_cancelled(attempt).await else {
+                self.hang_up();
+                return Err(Abandoned);
+            };
+            let error = match outcome {
+                Ok(done) => {
                     backoff.reset();
                     written.stored += done.stored;
                     written.duplicates += done.duplicates;
-                    match &mut self.handed_back {
-                        Some(handed_back) => handed_back.append(&mut letters),
-                        None => count_letters(&letters),
+                    if !open.is_empty() {
+                        piece.rows.iter().for_each(|row| {
+                            open.remove(&row.event.key());
+                        });
                     }
-                    letters.clear();
+                    match &mut self.handed_back {
+                        Some(handed_back) => handed_back.append(&mut piece.letters),
+                        None => count_letters(&piece.letters),
+                    }
+                    if let Some(progress) = &self.progress {
+                        progress.committed();
+                    }
                     continue;
                 }
-                Some(Err(error)) => error,
+                Err(error) => error,
             };
-            let verdict = match &error {
-                TryError::Database(error) => judge(error),
-                TryError::Deadline | TryError::Count { .. } => Verdict::Passing,
-            };
-            match verdict {
-                Verdict::Duplicate if way == Way::Straight => pieces.push((rows, Way::AroundDuplicates)),
-                Verdict::Data if rows.len() > 1 => {
-                    let rest = rows.split_off(rows.len() / 2);
-                    pieces.push((rest, way));
-                    pieces.push((rows, way));
+            let (fault, lacks_partition) = error.fault();
+            if fault == Fault::TooSlow {
+                tracing::warn!(%error, ?stage, rows = piece.rows.len(), "the server is told to give a batch up");
+                // Awaited: until the server gives up, the next try would wait for its locks.
+                if let Some(connection) = self.connection.take() {
+                    connection.cancel(&self.database).await;
                 }
-                Verdict::Data if rows.len() == 1 => {
-                    letters.extend(rows.into_iter().map(|row| refused(row, &error)));
-                    pieces.push((Vec::new(), way));
+            }
+            match piece.after(fault, stage, &error.to_string()) {
+                Next::Pieces(next) => {
+                    tracing::debug!(%error, ?stage, pieces = next.len(), "the batch is written otherwise");
+                    pieces.extend(next);
                 }
-                _ => {
-                    if verdict == Verdict::MissingPartition {
-                        self.missing_partition.notify_one();
-                    }
+                Next::OnFreshConnection(again) => {
                     self.connection = None;
-                    ::metrics::counter!(metrics::RETRIED).increment(1);
+                    pieces.push(again);
+                }
+                Next::Later(again) => {
+                    pieces.push(again);
+                    self.connection = None;
                     let wait = backoff.next_wait();
-                    tracing::warn!(error = %explain(&error), wait_ms = wait.as_millis(), "the batch could not be written; trying again");
-                    pieces.push((rows, way));
+                    self.trouble(&error, stage, lacks_partition, wait);
                     if abandon
                         .run_until_cancelled(tokio::time::sleep(wait))
                         .await
@@ -207,198 +211,40 @@ impl Sink {
                 }
             }
         }
-        Ok(written)
-    }
-
-    /// One transaction. On an error nothing of it is committed, or (if the answer to COMMIT was lost) all.
-    async fn attempt(
-        &mut self,
-        rows: &mut Vec<Row>,
-        letters: &mut Vec<DeadLetter>,
-        way: Way,
-    ) -> Result<Written, TryError> {
-        let attempt = async {
-            let connection = match &self.connection {
-                Some(connection) => connection,
-                None => self.connection.insert(Connection::open(&self.database).await?),
-            };
-            let queue = self.handed_back.is_none().then_some(&*self.queue);
-            let result = connection.transaction(queue, rows, letters, way).await;
-            if result.is_err() && !connection.client.is_closed() {
-                connection.client.batch_execute(ingest::ROLLBACK).await?;
-            }
-            result
-        };
-        tokio::time::timeout(TRY_DEADLINE, attempt)
-            .await
-            .map_err(|_| TryError::Deadline)?
-    }
-}
-
-impl Connection {
-    async fn open(database: &Database) -> Result<Self, tokio_postgres::Error> {
-        let client = database.connect().await?;
-        client.batch_execute(ingest::CREATE_STAGING).await?;
-        Ok(Self {
-            copy_events: client.prepare(ingest::COPY_EVENTS).await?,
-            copy_staged: client.prepare(ingest::COPY_STAGED).await?,
-            insert_staged: client.prepare(ingest::INSERT_STAGED).await?,
-            read_window: client.prepare(ingest::READ_WINDOW).await?,
-            insert_dead_letters: client.prepare(ingest::INSERT_DEAD_LETTERS).await?,
-            client,
-        })
-    }
-
-    /// `queue`: which one dead letters are from; `None`: they are not kept.
-    async fn transaction(
-        &self,
-        queue: Option<&str>,
-        rows: &mut Vec<Row>,
-        letters: &mut Vec<DeadLetter>,
-        way: Way,
-    ) -> Result<Written, TryError> {
-        // Sent together: the second waits for the first at the server.
-        let (begun, window) = futures_util::join!(
-            self.client.batch_execute(ingest::BEGIN),
-            self.client.query_one(&self.read_window, &[])
-        );
-        begun?;
-        let window = window?;
-        refuse_outside(rows, letters, window.try_get(0)?, window.try_get(1)?);
-        if let Some(queue) = queue
-            && !letters.is_empty()
-        {
-            self.keep_dead_letters(queue, letters).await?;
-        }
-        let sent = rows.len() as u64;
-        let stored = match way {
-            _ if rows.is_empty() => 0,
-            Way::Straight => self.copy(&self.copy_events, rows).await?,
-            Way::AroundDuplicates => {
-                self.copy(&self.copy_staged, rows).await?;
-                self.client.execute(&self.insert_staged, &[]).await?
-            }
-        };
-        if stored > sent || (way == Way::Straight && stored != sent) {
-            return Err(TryError::Count {
-                inserted: stored,
-                sent,
-            });
-        }
-        self.client.batch_execute(ingest::COMMIT).await?;
-        Ok(Written {
-            stored,
-            duplicates: sent - stored,
-        })
-    }
-
-    async fn copy(&self, statement: &Statement, rows: &[Row]) -> Result<u64, tokio_postgres::Error> {
-        let writer = BinaryCopyInWriter::new(self.client.copy_in(statement).await?, &COLUMNS);
-        pin_mut!(writer);
-        for Row { event, .. } in rows {
-            let cost = event.cost.dollars();
-            writer
-                .as_mut()
-                .write(&[
-                    &event.time,
-                    &event.event_id,
-                    &event.org_id,
-                    &event.user_id,
-                    &event.api_key_id,
-                    &event.model_name,
-                    &event.input_tokens,
-                    &event.output_tokens,
-                    &event.total_tokens,
-                    &cost,
-                    &event.latency_ms,
-                    &event.status,
-                    &event.error_message,
-                    &event.request_id,
-                ])
-                .await?;
-        }
-        writer.finish().await
-    }
-
-    async fn keep_dead_letters(
-        &self,
-        queue: &str,
-        letters: &[DeadLetter],
-    ) -> Result<(), tokio_postgres::Error> {
-        let bodies: Vec<&[u8]> = letters.iter().map(|letter| &*letter.message.body).collect();
-        let headers: Vec<Value> = letters
-            .iter()
-            .map(|letter| letter.message.properties.to_json())
-            .collect();
-        let reasons: Vec<&str> = letters
-            .iter()
-            .map(|letter| letter.malformed.reason.code())
-            .collect();
-        let fields: Vec<Option<&str>> = letters.iter().map(|letter| letter.malformed.field).collect();
-        let details: Vec<&str> = letters.iter().map(|letter| &*letter.malformed.detail).collect();
-        let statement = &self.insert_dead_letters;
-        self.client
-            .execute(
-                statement,
-                &[&queue, &bodies, &headers, &reasons, &fields, &details],
-            )
-            .await?;
         Ok(())
     }
-}
 
-/// Takes out the events that are outside the accepted window, by the database's clock.
-fn refuse_outside(
-    rows: &mut Vec<Row>,
-    letters: &mut Vec<DeadLetter>,
-    floor: OffsetDateTime,
-    ceiling: OffsetDateTime,
-) {
-    for row in rows.extract_if(.., |row| outside_window(row.event.time, floor, ceiling).is_some()) {
-        letters.extend(
-            outside_window(row.event.time, floor, ceiling).map(|malformed| DeadLetter {
-                message: row.message,
-                malformed,
-            }),
-        );
+    async fn attempt(&mut self, piece: &mut Piece, stage: &mut Stage) -> Result<Written, TryError> {
+        let connection = match &self.connection {
+            Some(connection) => connection,
+            None => self.connection.insert(Connection::open(&self.database).await?),
+        };
+        let queue = self.handed_back.is_none().then_some(&*self.queue);
+        connection.write(queue, piece, self.deadline, stage).await
+    }
+
+    fn trouble(&self, error: &TryError, stage: Stage, lacks_partition: bool, wait: Duration) {
+        ::metrics::counter!(metrics::RETRIED).increment(1);
+        if lacks_partition {
+            self.missing_partition.notify_one();
+        }
+        if let Some(progress) = &self.progress {
+            progress.troubled(lacks_partition);
+        }
+        let wait_ms = wait.as_millis();
+        tracing::warn!(%error, ?stage, wait_ms, "the batch could not be written; trying again");
+    }
+
+    /// Drops the connection in the middle of a transaction.
+    fn hang_up(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let database = self.database.clone();
+            tokio::spawn(async move { connection.cancel(&database).await });
+        }
     }
 }
 
-/// Why an event of this time is not accepted, if it is not.
-pub(crate) fn outside_window(
-    time: OffsetDateTime,
-    floor: OffsetDateTime,
-    ceiling: OffsetDateTime,
-) -> Option<Malformed> {
-    if time < floor {
-        let detail = "is older than what can be told from a duplicate";
-        Some(Malformed::field(Reason::TooOld, "time", detail))
-    } else if time > ceiling {
-        let detail = "is more than 10 minutes ahead of the database's clock";
-        Some(Malformed::field(Reason::InTheFuture, "time", detail))
-    } else {
-        None
-    }
-}
-
-fn refused(row: Row, error: &TryError) -> DeadLetter {
-    let detail = explain(error);
-    DeadLetter {
-        message: row.message,
-        malformed: Malformed::body(Reason::RefusedByDatabase, detail),
-    }
-}
-
-/// The database's own words: the library's say "db error" only. Without DETAIL, which holds values.
-fn explain(error: &TryError) -> String {
-    match error {
-        TryError::Database(error) => match error.as_db_error() {
-            Some(db) => format!("{} ({})", db.message(), db.code().code()),
-            None => error.to_string(),
-        },
-        other => other.to_string(),
-    }
-}
+type EventKey = (uuid::Uuid, OffsetDateTime, uuid::Uuid);
 
 fn count_letters(letters: &[DeadLetter]) {
     for letter in letters {

@@ -3,25 +3,27 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use analytics_runtime::postgres::explain;
 use analytics_runtime::schema::{self, SchemaError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::amqp::{BrokerError, Session};
+use crate::amqp::Session;
 use crate::backoff::Backoff;
+use crate::brake::Brake;
+use crate::caution::{Caution, Window};
 use crate::config::WorkerConfig;
-use crate::lane::{self, BatchLimits, Return};
-use crate::ledger::Ledger;
+use crate::generation::{End, Surroundings};
+use crate::progress::{Alarm, Progress};
 use crate::report::{self, Knowledge};
 use crate::sink::Sink;
 use crate::status::Status;
-use crate::{consumer, maintenance, metrics};
+use crate::{maintenance, metrics};
 
-/// How long everything that was received may take to be stored once the worker is asked to stop; within
-/// the ten seconds that the whole exit may take. What is not stored by then comes again, to somebody else.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
+/// A session that lived so long did not die of what it began with.
+const LONG_LIFE: Duration = Duration::from_secs(30);
 
 /// Why the worker cannot run at all.
 #[derive(Debug, thiserror::Error)]
@@ -41,75 +43,150 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
     metrics::describe();
-    if !wait_for_schema(&config, &stop).await? {
-        return Ok(());
-    }
-    let missing_partition = Arc::new(Notify::new());
-    let knowledge = Arc::new(Knowledge::default());
     let background = CancellationToken::new();
     let mut tasks = JoinSet::new();
+    tasks.spawn(beat(Arc::clone(&status), background.clone()));
+    if !wait_for_schema(&config, &status, &stop).await? {
+        return Ok(());
+    }
+    let around = Surroundings {
+        knowledge: Arc::new(Knowledge::default()),
+        progress: Arc::new(Progress::default()),
+        missing_partition: Arc::new(Notify::new()),
+        brake: Arc::new(Brake::new(config.brake_percent)),
+        stop,
+        config,
+    };
     tasks.spawn(report::run(
-        config.database.clone().session("ingest-worker report", &[]),
+        around
+            .config
+            .database
+            .clone()
+            .session("ingest-worker report", &[]),
         worker_id(),
-        config.queue.clone(),
-        Arc::clone(&knowledge),
+        around.config.queue.clone(),
+        Arc::clone(&around.knowledge),
+        Arc::clone(&around.progress),
         Arc::clone(&status),
         background.clone(),
     ));
-    if let Some(maintenance) = config.maintenance.clone() {
+    if let Some(maintenance) = around.config.maintenance.clone() {
         tasks.spawn(maintenance::run(
             maintenance,
-            Arc::clone(&missing_partition),
+            Arc::clone(&around.missing_partition),
             background.clone(),
         ));
     }
-    let mut sinks: Vec<Sink> = (0..config.lanes)
-        .map(|_| {
-            Sink::new(
-                config.database.clone(),
-                config.queue.clone(),
-                Arc::clone(&missing_partition),
-            )
-        })
-        .collect();
-    let mut backoff = Backoff::default();
-    while !stop.is_cancelled() {
-        let opened = Session::open(&config.broker, &config.queue, config.consumers, config.prefetch);
-        match stop.run_until_cancelled(opened).await {
-            None => break,
-            Some(Ok((session, consumers))) => {
-                ::metrics::counter!(metrics::GENERATIONS).increment(1);
-                let began = Instant::now();
-                tracing::info!(queue = config.queue, consumers = consumers.len(), "consuming");
-                status.consuming(true);
-                sinks = generation(
-                    &config,
-                    session,
-                    consumers,
-                    sinks,
-                    &knowledge,
-                    &missing_partition,
-                    &stop,
-                )
-                .await;
-                status.consuming(false);
-                // A session that dies young may do so again, and each death is a redelivery of all it held.
-                if began.elapsed() > Duration::from_secs(30) {
-                    backoff.reset();
-                }
-            }
-            Some(Err(error)) => warn_of(&error),
-        }
-        if !stop.is_cancelled() {
-            stop.run_until_cancelled(tokio::time::sleep(backoff.next_wait()))
-                .await;
-        }
-    }
+    generations(&around, &status).await;
     status.stopping();
     background.cancel();
     // The last report says that nothing is held any more.
     let _ = tokio::time::timeout(Duration::from_secs(1), tasks.join_all()).await;
     Ok(())
+}
+/// One after another.
+async fn generations(around: &Surroundings, status: &Status) {
+    let (config, stop) = (&around.config, &around.stop);
+    let mut sinks: Vec<Sink> = (0..config.lanes).map(|_| around.sink()).collect();
+    let mut caution = Caution::new(config.most_held());
+    let mut backoff = Backoff::default();
+    // Narrow generations in a row that did what they were for: they need no lines in the log.
+    let mut careful_for = 0_u32;
+    loop {
+        // What cannot be stored is better left with the broker: each time that it is given back counts
+        // against its delivery limit.
+        if stop
+            .run_until_cancelled(status.wait_for_database())
+            .await
+            .is_none()
+        {
+            return;
+        }
+        let window = caution.window();
+        let (consumers, prefetch) = match window {
+            Window::Full => (config.consumers, config.prefetch),
+            Window::Narrow(window) => (1, window),
+        };
+        let opened = Session::open(&config.broker, &config.queue, consumers, prefetch);
+        match stop.run_until_cancelled(opened).await {
+            None => return,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "no session with the broker; trying again");
+                status.broker(Err(error.to_string()));
+                if error.consuming {
+                    caution.died(false);
+                    if window != Window::Full {
+                        backoff.reset();
+                    }
+                }
+            }
+            Some(Ok((session, consumers))) => {
+                ::metrics::counter!(metrics::GENERATIONS).increment(1);
+                ::metrics::gauge!(metrics::WINDOW).set(match window {
+                    Window::Full => f64::from(config.most_held()),
+                    Window::Narrow(window) => f64::from(window),
+                });
+                if careful_for == 0 || window == Window::Full {
+                    tracing::info!(queue = config.queue, ?window, "consuming");
+                }
+                status.broker(Ok(()));
+                let began = Instant::now();
+                let commits = around.progress.commits();
+                let end = around.generation(session, consumers, window, &mut sinks).await;
+                let committed = commits.has_changed().unwrap_or(false);
+                match end {
+                    End::Stopped => return,
+                    End::Committed => {
+                        careful_for += 1;
+                        caution.committed_in_order();
+                        continue;
+                    }
+                    End::Braked => return hold_the_brake(config.brake_percent, status, stop).await,
+                    End::Alarm(Alarm::HeldTooLong) => caution.gave_back(),
+                    End::Alarm(_) | End::Died => caution.died(committed),
+                }
+                careful_for = 0;
+                tracing::warn!(?end, next = ?caution.window(), "the session with the broker is over");
+                status.broker(Err("the session is over; making a new one".to_owned()));
+                // A session that dies young may do so again, and each death is a redelivery of all it held.
+                // One that was narrow costs one message at most: the sooner the broker gives up on that, the
+                // better.
+                if began.elapsed() > LONG_LIFE || window != Window::Full {
+                    backoff.reset();
+                }
+            }
+        }
+        if stop
+            .run_until_cancelled(tokio::time::sleep(backoff.next_wait()))
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}
+
+/// Takes nothing any more until somebody has looked at the queue and started the worker again.
+async fn hold_the_brake(percent: u64, status: &Status, stop: &CancellationToken) {
+    let because = format!(
+        "more than {percent} percent of the messages are malformed: correct their producer, or set \
+         BRAKE_MALFORMED_PERCENT to 0 to have them as dead letters, and start the worker again"
+    );
+    tracing::error!(because, "the brake is pulled: nothing is consumed");
+    status.broker(Err("paused by the brake".to_owned()));
+    status.braked(because);
+    stop.cancelled().await;
+}
+
+/// Shows that the main thread comes by.
+async fn beat(status: Arc<Status>, stop: CancellationToken) {
+    loop {
+        status.pulse(Instant::now());
+        let second = tokio::time::sleep(Duration::from_secs(1));
+        if stop.run_until_cancelled(second).await.is_none() {
+            return;
+        }
+    }
 }
 
 /// Host, process and a random part: unique among all workers of a queue.
@@ -123,107 +200,12 @@ fn worker_id() -> String {
     )
 }
 
-fn warn_of(error: &BrokerError) {
-    tracing::warn!(%error, "no session with the broker; trying again");
-}
-
-/// One session with the broker, from its first delivery to its death or to the last acknowledgement.
-async fn generation(
-    config: &WorkerConfig,
-    session: Session,
-    consumers: Vec<crate::amqp::Consumer>,
-    sinks: Vec<Sink>,
-    knowledge: &Arc<Knowledge>,
-    missing_partition: &Arc<Notify>,
-    stop: &CancellationToken,
-) -> Vec<Sink> {
-    let session = Arc::new(session);
-    let death = session.death.clone();
-    let ledgers: Vec<Arc<Ledger>> = consumers.iter().map(|_| Arc::new(Ledger::default())).collect();
-    knowledge.begin_generation(ledgers.clone());
-    let watch = tokio::spawn(report::watch_queue(Arc::clone(&session), Arc::clone(knowledge)));
-
-    let lane_count = sinks.len();
-    // About one batch waits read while one is written; the rest waits as it came.
-    let waiting = (config.batch_size * lane_count / consumer::CHUNK).max(1);
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..lane_count).map(|_| mpsc::channel(waiting)).unzip();
-    let mut returns = Vec::with_capacity(consumers.len());
-    let mut readers = JoinSet::new();
-    for (number, (consumer, ledger)) in consumers.into_iter().zip(ledgers).enumerate() {
-        returns.push(Return::new(consumer.acker.clone(), Arc::clone(&ledger)));
-        readers.spawn(consumer::run(number, consumer, ledger, senders.clone()));
-    }
-    let returns = Arc::new(returns);
-    drop(senders);
-    let limits = BatchLimits {
-        size: config.batch_size,
-        max_age: config.batch_max_age,
-    };
-    let mut lanes = JoinSet::new();
-    for (arrivals, sink) in receivers.into_iter().zip(sinks) {
-        lanes.spawn(lane::run(
-            arrivals,
-            limits,
-            sink,
-            Arc::clone(&returns),
-            death.clone(),
-        ));
-    }
-
-    // A receiver that ends although nobody cancelled its consumer is a death that amqprs did not report.
-    let ended_by_itself = async {
-        readers.join_next().await;
-    };
-    let mut sinks = Vec::with_capacity(lane_count);
-    tokio::select! {
-        () = death.cancelled() => {}
-        () = stop.cancelled() => {
-            session.stop_consuming().await;
-        }
-        () = ended_by_itself => {
-            tracing::warn!("a consumer ended without being cancelled");
-            death.cancel();
-        }
-        // A lane ends by itself only by a panic: what it held would pin the watermarks for ever.
-        ended = lanes.join_next() => {
-            sinks.extend(ended.and_then(Result::ok));
-            death.cancel();
-        }
-    }
-    let all_returned = async {
-        while let Some(sink) = lanes.join_next().await {
-            sinks.extend(
-                sink.inspect_err(|error| tracing::error!(%error, "a lane ended by a panic"))
-                    .ok(),
-            );
-        }
-    };
-    if tokio::time::timeout(DRAIN_DEADLINE, all_returned).await.is_err() {
-        tracing::warn!("not everything that was received could be stored in time; it will come again");
-        death.cancel();
-        lanes.shutdown().await;
-    }
-    // From here on nothing is acknowledged any more; the goodbye lets the broker read what was.
-    watch.abort();
-    let _ = watch.await;
-    readers.shutdown().await;
-    let in_order = match Arc::into_inner(session) {
-        Some(session) => session.close().await,
-        None => false,
-    };
-    knowledge.end_generation(in_order);
-    while sinks.len() < lane_count {
-        sinks.push(Sink::new(
-            config.database.clone(),
-            config.queue.clone(),
-            Arc::clone(missing_partition),
-        ));
-    }
-    sinks
-}
-
 /// True once the schema is this build's; false if asked to stop before.
-async fn wait_for_schema(config: &WorkerConfig, stop: &CancellationToken) -> Result<bool, WorkerError> {
+async fn wait_for_schema(
+    config: &WorkerConfig,
+    status: &Status,
+    stop: &CancellationToken,
+) -> Result<bool, WorkerError> {
     let mut backoff = Backoff::default();
     loop {
         let check = async {
@@ -234,7 +216,9 @@ async fn wait_for_schema(config: &WorkerConfig, stop: &CancellationToken) -> Res
             None => return Ok(false),
             Some(Ok(())) => return Ok(true),
             Some(Err(SchemaError::Database(error))) => {
-                tracing::warn!(%error, "the database cannot be asked for its schema; trying again");
+                let error = explain(&error);
+                tracing::warn!(error, "the database cannot be asked for its schema; trying again");
+                status.database(Err(error));
             }
             Some(Err(error)) => return Err(error.into()),
         }

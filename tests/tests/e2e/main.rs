@@ -4,9 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod answers;
+mod batches;
 mod contracts;
 mod dead_letters;
 mod decoder;
+mod failpoints;
 mod freshness;
 mod import;
 mod main_path;
@@ -17,6 +19,7 @@ mod outages;
 mod plans;
 mod platform;
 mod rollups;
+mod supervision;
 
 /// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
 /// `make test` says loudly that it was not tested.

@@ -11,6 +11,60 @@ use time::OffsetDateTime;
 
 use crate::platform::{Flavor, Platform, setting};
 
+/// Partitions are the postgres flavor's. Maintenance runs in another process, which has no reason to look
+/// for minutes; the worker that misses one asks for it.
+#[tokio::test]
+async fn a_missing_partition_is_made_by_whoever_maintains() -> Result<()> {
+    let mut platform = Platform::new(Flavor::Postgres).await?;
+    let queue = platform.queue.clone();
+    platform.queue = e2e::publisher::unique_queue("elsewhere");
+    let owner = platform.owner_url()?;
+    let elsewhere = [
+        ("MAINTENANCE_ENABLED", "true"),
+        ("MAINTENANCE_DATABASE_URL", &*owner),
+    ];
+    let maintainer = platform.worker(&elsewhere).await?;
+    platform.queue = queue;
+    let worker = platform.worker(&[]).await?;
+    let done = Instant::now() + Duration::from_secs(30);
+    // The last step of its first round.
+    while !maintainer.log().contains("this process does the maintenance")
+        || maintainer
+            .metric("usage_maintenance_last_success_timestamp_seconds")
+            .await?
+            < 4.0 * 1e9
+    {
+        ensure!(Instant::now() < done, "{}", maintainer.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let end = OffsetDateTime::now_utc() - time::Duration::days(3);
+    let day = format!("{:04}{:02}{:02}", end.year(), u8::from(end.month()), end.day());
+    platform
+        .owner
+        .batch_execute(&format!("DROP TABLE usage_events_p{day}"))
+        .await?;
+    let shape = Shape {
+        seed: 33,
+        organizations: 3,
+        start: end.replace_time(time::Time::MIDNIGHT),
+        end,
+    };
+    let events: Vec<Event> = Generator::new(&shape).take(100).collect();
+    platform
+        .publisher()
+        .await?
+        .publish(events.iter().map(|event| &event.body))
+        .await?;
+    let began = Instant::now();
+    platform.wait_stored(100, 0).await?;
+    ensure!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    ensure!(
+        worker.metric("usage_ingest_batches_retried_total").await? > 0.0,
+        "no partition was missing"
+    );
+    crate::rollups::assert_equal_raw(&platform).await
+}
+
 crate::in_both_flavors!(
     kill_the_worker_mid_batch,
     rows_that_the_database_refuses_are_found

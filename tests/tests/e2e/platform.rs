@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use e2e::api::Client;
 use e2e::process::{self, Service};
-use e2e::publisher::{Publisher, unique_queue};
+use e2e::publisher::{Publisher, Queues, unique_queue};
 use e2e::servers::connect;
 use e2e::token::{Claims, SECRET};
 use uuid::Uuid;
@@ -180,6 +180,12 @@ impl Platform {
         Publisher::connect(&setting("E2E_RABBITMQ_URL")?, &self.queue).await
     }
 
+    /// Declares its queue, for messages that are there before the worker.
+    pub(crate) async fn declare_queue(&self) -> Result<()> {
+        let queues = Queues::connect(&setting("E2E_RABBITMQ_URL")?).await?;
+        queues.declare_quorum(&self.queue, &[]).await
+    }
+
     /// Waits until so many events are stored and so many messages are dead letters.
     pub(crate) async fn wait_stored(&self, events: i64, dead_letters: i64) -> Result<()> {
         let query = "SELECT (SELECT count(*) FROM usage_events), (SELECT count(*) FROM dead_letters)";
@@ -212,6 +218,25 @@ impl Platform {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
+    }
+
+    /// The name of a role of this database.
+    pub(crate) fn role(&self, right: &str) -> String {
+        format!("{}_{right}", self.name)
+    }
+
+    /// Takes the database away from the worker, or gives it back.
+    pub(crate) async fn lock_out_the_writer(&self, out: bool) -> Result<()> {
+        let role = self.role("writer");
+        let statement = if out {
+            format!(
+                "ALTER ROLE {role} NOLOGIN; \
+                 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
+            )
+        } else {
+            format!("ALTER ROLE {role} LOGIN")
+        };
+        Ok(self.owner.batch_execute(&statement).await?)
     }
 
     pub(crate) async fn count(&self, query: &str) -> Result<i64> {

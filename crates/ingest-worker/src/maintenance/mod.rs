@@ -9,7 +9,9 @@ mod timescaledb;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use analytics_core::maintenance::{READ_FLAVOR, READ_OTHER_OWNER, SESSION, TRY_LOCK, UNLOCK};
+use analytics_core::maintenance::{
+    PARTITION_IS_MISSING, READ_FLAVOR, READ_OTHER_OWNER, SESSION, TRY_LOCK, UNLOCK,
+};
 use analytics_core::schema::Flavor;
 use tokio::sync::Notify;
 use tokio_postgres::Client;
@@ -124,6 +126,11 @@ impl Maintainer {
         Ok(())
     }
 
+    /// Whether a row of any process waits for a partition.
+    async fn partition_is_missing(&self) -> Result<bool, tokio_postgres::Error> {
+        self.client.query_one(PARTITION_IS_MISSING, &[]).await?.try_get(0)
+    }
+
     async fn run(&mut self, step: Step) -> Result<String, MaintenanceError> {
         let began = Instant::now();
         let done = steps::run(self, step).await;
@@ -173,6 +180,9 @@ async fn turn(config: &MaintenanceConfig, missing_partition: &Notify) -> Result<
     loop {
         let began = Instant::now();
         let _ = maintainer.refresh_round().await;
+        if maintainer.flavor == Flavor::Postgres && maintainer.partition_is_missing().await? {
+            let _ = maintainer.run(Step::Partitions).await;
+        }
         let pause = REFRESH_EVERY.max(began.elapsed() * 4);
         if Instant::now() >= upkeep_at {
             for step in Step::upkeep(maintainer.flavor) {

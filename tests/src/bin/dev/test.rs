@@ -14,12 +14,17 @@ use tokio::process::Command;
 use crate::interrupt::{self, Interrupt};
 use crate::services::built;
 
+/// The worker under test has failpoints; no other build has.
+const FEATURES: [&str; 2] = ["--features", "ingest-worker/failpoints"];
+
 pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
     let mut interrupt = Interrupt::listen()?;
     // First what fails most often, and needs no server.
     let built = cargo(
         &mut interrupt,
-        Command::new("cargo").args(["build", "--workspace", "--bins", "--tests"]),
+        Command::new("cargo")
+            .args(["build", "--workspace", "--bins", "--tests"])
+            .args(FEATURES),
     )
     .await?;
     if !matches!(built, Ended::With(0)) {
@@ -70,7 +75,10 @@ impl Suite {
 
     async fn run(&self, interrupt: &mut Interrupt, arguments: &[String]) -> Result<Ended> {
         let mut command = Command::new("cargo");
-        command.args(["test", "--workspace"]).args(arguments);
+        command
+            .args(["test", "--workspace"])
+            .args(FEATURES)
+            .args(arguments);
         command
             .env("E2E_POSTGRES_URL", self.plain.url("postgres"))
             .env("E2E_RABBITMQ_URL", self.rabbitmq.url())

@@ -1,0 +1,232 @@
+//! One generation: a session with the broker, from its first delivery to its death or to the last
+//! acknowledgement. Connection, channels, receivers, ledgers and batches live and die together.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::amqp::{Consumer, Session};
+use crate::brake::Brake;
+use crate::caution::Window;
+use crate::config::WorkerConfig;
+use crate::consumer;
+use crate::lane::{self, BatchLimits, Return};
+use crate::ledger::Ledger;
+use crate::metrics;
+use crate::progress::{Alarm, Limits, Progress};
+use crate::report::{self, Knowledge};
+use crate::sink::Sink;
+
+/// How long everything that was received may take to be stored once it is to end in order; within the ten
+/// seconds that the whole exit may take. What is not stored by then comes again, to somebody else.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
+/// How long the lanes may be silent beyond the deadline of a batch: a new connection has a minute.
+const STALL: Duration = Duration::from_secs(90);
+/// What closes a batch of a narrow generation: it waits for the commit, and there are many of them.
+const NARROW_AGE: Duration = Duration::from_millis(5);
+/// How often it is asked whether anything moves.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// What outlives the generations.
+pub struct Surroundings {
+    /// The settings.
+    pub config: WorkerConfig,
+    /// What is held and has been seen of the queue.
+    pub knowledge: Arc<Knowledge>,
+    /// What the lanes achieve.
+    pub progress: Arc<Progress>,
+    /// Notified when a row finds no partition.
+    pub missing_partition: Arc<Notify>,
+    /// Pulled when too much is malformed.
+    pub brake: Arc<Brake>,
+    /// The worker is asked to stop.
+    pub stop: CancellationToken,
+}
+
+/// How a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The worker is asked to stop.
+    Stopped,
+    /// A narrow one has committed what it was for.
+    Committed,
+    /// The session died.
+    Died,
+    /// It had to be ended.
+    Alarm(Alarm),
+    /// The brake was pulled.
+    Braked,
+}
+
+impl Surroundings {
+    /// A lane's way to the database.
+    pub fn sink(&self) -> Sink {
+        Sink::new(
+            self.config.database.clone(),
+            self.config.queue.clone(),
+            Arc::clone(&self.missing_partition),
+        )
+        .telling(Arc::clone(&self.progress))
+        .deadline(self.config.batch_deadline)
+    }
+
+    /// Runs a session to its end. The sinks stay the caller's: their connections outlive it.
+    pub async fn generation(
+        &self,
+        session: Session,
+        consumers: Vec<Consumer>,
+        window: Window,
+        sinks: &mut Vec<Sink>,
+    ) -> End {
+        let session = Arc::new(session);
+        let ledgers: Vec<Arc<Ledger>> = consumers.iter().map(|_| Arc::new(Ledger::default())).collect();
+        self.knowledge.begin_generation(ledgers.clone());
+        self.progress.begin_generation();
+        let watch = tokio::spawn(report::watch_queue(
+            Arc::clone(&session),
+            Arc::clone(&self.knowledge),
+            Arc::clone(&self.progress),
+        ));
+        let mut commits = self.progress.commits();
+        let mut crew = Crew::start(self, &session.death, consumers, ledgers, window, sinks);
+
+        let end = tokio::select! {
+            () = session.death.cancelled() => End::Died,
+            () = self.stop.cancelled() => End::Stopped,
+            () = self.brake.pulled.cancelled() => End::Braked,
+            _ = commits.changed(), if window != Window::Full => End::Committed,
+            alarm = self.alarm() => End::Alarm(alarm),
+            () = crew.ended_by_itself(sinks) => End::Died,
+        };
+        match end {
+            // What has arrived is stored and acknowledged before the goodbye.
+            End::Stopped | End::Committed => session.stop_consuming().await,
+            // What is held goes back: a goodbye in order does that at once.
+            End::Died | End::Alarm(_) | End::Braked => session.death.cancel(),
+        }
+        if !crew.finish(sinks).await {
+            tracing::warn!("not everything that was received could be stored in time; it will come again");
+            session.death.cancel();
+        }
+        // From here on nothing is acknowledged any more; the goodbye lets the broker read what was.
+        crew.dismiss(watch).await;
+        let died_late = session.death.is_cancelled() && end == End::Committed;
+        let in_order = match Arc::into_inner(session) {
+            Some(session) => session.close().await,
+            None => false,
+        };
+        self.knowledge.end_generation(in_order);
+        self.show_held();
+        sinks.resize_with(self.config.lanes, || self.sink());
+        if died_late { End::Died } else { end }
+    }
+
+    fn show_held(&self) -> Option<Instant> {
+        let held_since = self.knowledge.oldest_held();
+        let age = held_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        ::metrics::gauge!(metrics::OLDEST_UNACKED).set(age);
+        ::metrics::gauge!(metrics::UNACKED).set(metrics::as_f64(self.knowledge.held()));
+        held_since
+    }
+
+    async fn alarm(&self) -> Alarm {
+        let limits = Limits {
+            max_hold: self.config.max_hold,
+            stall: self.config.batch_deadline + STALL,
+        };
+        loop {
+            tokio::time::sleep(WATCH).await;
+            let held_since = self.show_held();
+            let alarm = self.progress.alarm(Instant::now(), held_since, limits);
+            if let Some(alarm) = alarm {
+                ::metrics::counter!(metrics::ALARMS, "kind" => alarm.name()).increment(1);
+                return alarm;
+            }
+        }
+    }
+}
+
+/// The tasks of a generation.
+struct Crew {
+    readers: JoinSet<()>,
+    lanes: JoinSet<Sink>,
+}
+
+impl Crew {
+    fn start(
+        around: &Surroundings,
+        death: &CancellationToken,
+        consumers: Vec<Consumer>,
+        ledgers: Vec<Arc<Ledger>>,
+        window: Window,
+        sinks: &mut Vec<Sink>,
+    ) -> Self {
+        let config = &around.config;
+        let size = match window {
+            Window::Full => config.batch_size,
+            Window::Narrow(window) => config.batch_size.min(usize::from(window)),
+        };
+        // About one batch waits read while one is written; the rest waits as it came.
+        let waiting = (size * sinks.len() / consumer::CHUNK).max(1);
+        let (senders, receivers): (Vec<_>, Vec<_>) = sinks.iter().map(|_| mpsc::channel(waiting)).unzip();
+        let mut returns = Vec::with_capacity(consumers.len());
+        let mut readers = JoinSet::new();
+        for (number, (consumer, ledger)) in consumers.into_iter().zip(ledgers).enumerate() {
+            returns.push(Return::new(consumer.acker.clone(), Arc::clone(&ledger)));
+            let brake = Arc::clone(&around.brake);
+            readers.spawn(consumer::run(number, consumer, ledger, senders.clone(), brake));
+        }
+        let returns = Arc::new(returns);
+        let limits = BatchLimits {
+            size,
+            max_age: match window {
+                Window::Full => config.batch_max_age,
+                Window::Narrow(_) => config.batch_max_age.min(NARROW_AGE),
+            },
+        };
+        let mut lanes = JoinSet::new();
+        for (arrivals, sink) in receivers.into_iter().zip(sinks.drain(..)) {
+            lanes.spawn(lane::run(
+                arrivals,
+                limits,
+                sink,
+                Arc::clone(&returns),
+                death.clone(),
+            ));
+        }
+        Self { readers, lanes }
+    }
+
+    /// Returns when a task ends that should not: a receiver that ends although nobody cancelled its consumer
+    /// is a death that amqprs did not report, and a lane ends by itself only by a panic: what it held would
+    /// pin the watermarks for ever.
+    async fn ended_by_itself(&mut self, sinks: &mut Vec<Sink>) {
+        tokio::select! {
+            _ = self.readers.join_next() => tracing::warn!("a consumer ended without being cancelled"),
+            ended = self.lanes.join_next() => sinks.extend(ended.and_then(Result::ok)),
+        }
+    }
+
+    /// Waits for the lanes to store all that they have; false if that takes too long.
+    async fn finish(&mut self, sinks: &mut Vec<Sink>) -> bool {
+        let all_returned = async {
+            while let Some(sink) = self.lanes.join_next().await {
+                match sink {
+                    Ok(sink) => sinks.push(sink),
+                    Err(error) => tracing::error!(%error, "a lane ended by a panic"),
+                }
+            }
+        };
+        tokio::time::timeout(DRAIN_DEADLINE, all_returned).await.is_ok()
+    }
+
+    async fn dismiss(mut self, watch: JoinHandle<()>) {
+        self.lanes.shutdown().await;
+        watch.abort();
+        let _ = watch.await;
+        self.readers.shutdown().await;
+    }
+}
