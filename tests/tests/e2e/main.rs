@@ -13,6 +13,7 @@ mod migrations;
 mod outages;
 mod plans;
 mod platform;
+mod questions;
 mod rollups;
 
 /// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
