@@ -225,11 +225,14 @@ COMMENT ON VIEW counted_through IS 'One row: the moment through which everything
 COMMENT ON COLUMN counted_through.counted_through IS 'Everything published before this is in every rollup';
 
 CREATE TABLE ingest_window (
-    floor   timestamptz NOT NULL,
-    one_row boolean   PRIMARY KEY DEFAULT true CHECK (one_row)
+    floor         timestamptz NOT NULL,
+    rollups_since timestamptz NOT NULL,
+    one_row       boolean     PRIMARY KEY DEFAULT true CHECK (one_row)
 );
-INSERT INTO ingest_window (floor) VALUES (now() - interval '89 days');
+INSERT INTO ingest_window (floor, rollups_since)
+VALUES (now() - interval '89 days', now() - interval '13 months');
 
-COMMENT ON TABLE ingest_window IS 'One row: which events are too old to be accepted';
+COMMENT ON TABLE ingest_window IS 'One row: which events are too old to be accepted, and how far back answers go';
 COMMENT ON COLUMN ingest_window.floor IS 'Events before this are refused. It only moves ahead, and before raw events older than it are dropped: a redelivery after the drop would count again';
+COMMENT ON COLUMN ingest_window.rollups_since IS 'Rollups are whole from here on. It only moves ahead, and before anything older is dropped: an answer never counts what is left of a month';
 COMMENT ON COLUMN ingest_window.one_row IS 'Keeps the table to one row';

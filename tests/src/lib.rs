@@ -3,8 +3,8 @@
 //!
 //! - [`servers`] starts private PostgreSQL and RabbitMQ instances from the distribution's packages;
 //! - [`process`] runs the real binaries of the services;
-//! - [`generator`] makes events, [`truth`] knows what must come of them, [`malformed`] makes messages that
-//!   are none;
+//! - [`generator`] makes events, [`truth`] knows what must come of them, [`local`] by which local day,
+//!   [`malformed`] makes messages that are none;
 //! - [`publisher`] sends them, [`api`] asks for the answers and holds them against the truth, [`token`]
 //!   says who asks.
 //!
@@ -15,6 +15,7 @@ pub mod api;
 #[cfg(test)]
 mod contract;
 pub mod generator;
+pub mod local;
 pub mod malformed;
 pub mod orphans;
 pub mod pid;

@@ -35,6 +35,17 @@ impl Measures {
     }
 }
 
+impl AddAssign<&Self> for Measures {
+    fn add_assign(&mut self, part: &Self) {
+        self.requests += part.requests;
+        self.errors += part.errors;
+        self.input_tokens += part.input_tokens;
+        self.output_tokens += part.output_tokens;
+        self.total_tokens += part.total_tokens;
+        self.cost_e10 += part.cost_e10;
+    }
+}
+
 impl AddAssign<&Counted> for Measures {
     fn add_assign(&mut self, event: &Counted) {
         self.requests += 1;
@@ -48,11 +59,19 @@ impl AddAssign<&Counted> for Measures {
 
 /// What is kept of an event in order to answer any question about it.
 #[derive(Clone, Debug)]
-struct Counted {
-    time_us: i64,
-    user_id: Uuid,
-    api_key_id: Uuid,
-    model: &'static str,
+pub struct Counted {
+    /// Unix microseconds.
+    pub time_us: i64,
+    /// The user.
+    pub user_id: Uuid,
+    /// The key.
+    pub api_key_id: Uuid,
+    /// The model's name.
+    pub model: &'static str,
+    /// `success`, or something that counts as an error.
+    pub status: &'static str,
+    /// Time to the first token.
+    pub latency_ms: Option<i32>,
     is_error: bool,
     input_tokens: i32,
     output_tokens: i32,
@@ -70,6 +89,10 @@ pub struct Question {
     pub users: Vec<Uuid>,
     /// Only these models; all when empty.
     pub models: Vec<String>,
+    /// Only these keys; all when empty.
+    pub keys: Vec<Uuid>,
+    /// Only these statuses; all when empty.
+    pub statuses: Vec<String>,
 }
 
 impl Question {
@@ -110,6 +133,8 @@ impl Question {
         in_time
             && (self.users.is_empty() || self.users.contains(&event.user_id))
             && (self.models.is_empty() || self.models.iter().any(|model| model == event.model))
+            && (self.keys.is_empty() || self.keys.contains(&event.api_key_id))
+            && (self.statuses.is_empty() || self.statuses.iter().any(|status| status == event.status))
     }
 }
 
@@ -127,6 +152,8 @@ impl Truth {
             user_id: fact.user_id,
             api_key_id: fact.api_key_id,
             model: fact.model,
+            status: fact.status,
+            latency_ms: fact.latency_ms,
             is_error: fact.is_error(),
             input_tokens: fact.input_tokens,
             output_tokens: fact.output_tokens,
@@ -179,15 +206,42 @@ impl Truth {
         self.grouped(question, |_, event| bucket(event.time_us, DAY_US))
     }
 
-    fn grouped<K: Ord>(
+    /// For whatever a key makes of an event and its organization.
+    pub fn grouped<K: Ord>(
         &self,
         question: &Question,
         key: impl Fn(Uuid, &Counted) -> K,
     ) -> BTreeMap<K, Measures> {
         let mut groups: BTreeMap<K, Measures> = BTreeMap::new();
+        self.each(question, |org_id, event| {
+            *groups.entry(key(org_id, event)).or_default() += event;
+        });
+        groups
+    }
+
+    /// Latencies that were measured, smallest first, for whatever a key makes of an event.
+    pub fn latencies<K: Ord>(
+        &self,
+        question: &Question,
+        key: impl Fn(Uuid, &Counted) -> K,
+    ) -> BTreeMap<K, Vec<i32>> {
+        let mut groups: BTreeMap<K, Vec<i32>> = BTreeMap::new();
+        self.each(question, |org_id, event| {
+            groups
+                .entry(key(org_id, event))
+                .or_default()
+                .extend(event.latency_ms);
+        });
+        groups
+            .values_mut()
+            .for_each(|latencies| latencies.sort_unstable());
+        groups
+    }
+
+    fn each(&self, question: &Question, mut of: impl FnMut(Uuid, &Counted)) {
         let mut count = |org_id: Uuid, events: &[Counted]| {
             for event in events.iter().filter(|event| question.asks_for(event)) {
-                *groups.entry(key(org_id, event)).or_default() += event;
+                of(org_id, event);
             }
         };
         match question.org_id {
@@ -200,7 +254,6 @@ impl Truth {
                 .iter()
                 .for_each(|(org_id, events)| count(*org_id, events)),
         }
-        groups
     }
 }
 
@@ -225,12 +278,7 @@ mod tests {
 
     fn sum<'a>(parts: impl IntoIterator<Item = &'a Measures>) -> Measures {
         parts.into_iter().fold(Measures::default(), |mut sum, part| {
-            sum.requests += part.requests;
-            sum.errors += part.errors;
-            sum.input_tokens += part.input_tokens;
-            sum.output_tokens += part.output_tokens;
-            sum.total_tokens += part.total_tokens;
-            sum.cost_e10 += part.cost_e10;
+            sum += part;
             sum
         })
     }

@@ -10,10 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use analytics_core::query::RowError;
-use analytics_core::rollup::Unanswerable;
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::auth::TokenFault;
 
@@ -171,36 +168,6 @@ impl ApiError {
                 &[]
             },
         }
-    }
-}
-
-impl From<Unanswerable> for ApiError {
-    fn from(why: Unanswerable) -> Self {
-        let instant = |instant: OffsetDateTime| instant.format(&Rfc3339).unwrap_or_default();
-        let (detail, allowed) = match &why {
-            Unanswerable::NotOnBoundary { unit, nearest, .. } => {
-                let detail = format!("must be a multiple of {unit} in a question about the whole system");
-                (detail, vec![instant(*nearest)])
-            }
-            Unanswerable::HourlyUsersOfSystem => (
-                "by user needs one organization".to_owned(),
-                vec!["1d".to_owned(), "all".to_owned()],
-            ),
-            Unanswerable::RawEventsGone {
-                raw_since, nearest, ..
-            } => {
-                let since = instant(*raw_since);
-                (
-                    format!("needs single events from before {since}, which are no longer kept"),
-                    vec![instant(*nearest)],
-                )
-            }
-        };
-        Self::BadParameters(vec![ParameterFault {
-            parameter: why.parameter().to_owned(),
-            detail,
-            allowed,
-        }])
     }
 }
 

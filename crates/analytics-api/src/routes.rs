@@ -3,7 +3,8 @@
 use actix_web::web::{self, ServiceConfig};
 use analytics_core::query::Dimension;
 
-use crate::handlers::{probes, ranking, usage};
+use crate::handlers::{list, probes, usage};
+use crate::params::{OF_ORGANIZATION, OF_SYSTEM};
 
 /// Who may read what a route answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +30,14 @@ pub struct Entry {
 
 /// The table.
 #[rustfmt::skip]
-pub const TABLE: [Entry; 9] = [
-    Entry { path: "/api/v1/analytics/orgs/{org_id}/usage",  readers: Readers::Members,      handler: || web::get().to(usage::usage) },
-    Entry { path: "/api/v1/analytics/orgs/{org_id}/users",  readers: Readers::OrgAdmins,    handler: || by(Dimension::User) },
-    Entry { path: "/api/v1/analytics/orgs/{org_id}/models", readers: Readers::Members,      handler: || by(Dimension::Model) },
-    Entry { path: "/api/v1/analytics/system/usage",         readers: Readers::SystemAdmins, handler: || web::get().to(usage::usage) },
-    Entry { path: "/api/v1/analytics/system/orgs",          readers: Readers::SystemAdmins, handler: || by(Dimension::Organization) },
-    Entry { path: "/api/v1/analytics/system/models",        readers: Readers::SystemAdmins, handler: || by(Dimension::Model) },
+pub const TABLE: [Entry; 10] = [
+    Entry { path: "/api/v1/analytics/orgs/{org_id}/usage",  readers: Readers::Members,      handler: || over_time("org_usage", &OF_ORGANIZATION) },
+    Entry { path: "/api/v1/analytics/orgs/{org_id}/users",  readers: Readers::OrgAdmins,    handler: || by("org_users", Dimension::User) },
+    Entry { path: "/api/v1/analytics/orgs/{org_id}/keys",   readers: Readers::Members,      handler: || by("org_keys", Dimension::ApiKey) },
+    Entry { path: "/api/v1/analytics/orgs/{org_id}/models", readers: Readers::Members,      handler: || by("org_models", Dimension::Model) },
+    Entry { path: "/api/v1/analytics/system/usage",         readers: Readers::SystemAdmins, handler: || over_time("system_usage", &OF_SYSTEM) },
+    Entry { path: "/api/v1/analytics/system/orgs",          readers: Readers::SystemAdmins, handler: || by("system_orgs", Dimension::Organization) },
+    Entry { path: "/api/v1/analytics/system/models",        readers: Readers::SystemAdmins, handler: || by("system_models", Dimension::Model) },
     Entry { path: "/health",                                readers: Readers::Everybody,    handler: || web::get().to(probes::health) },
     Entry { path: "/ready",                                 readers: Readers::Everybody,    handler: || web::get().to(probes::ready) },
     Entry { path: "/metrics",                               readers: Readers::Everybody,    handler: || web::get().to(probes::metrics) },
@@ -56,6 +58,10 @@ pub(crate) fn readers(pattern: &str) -> Option<Readers> {
         .map(|entry| entry.readers)
 }
 
-fn by(dimension: Dimension) -> actix_web::Route {
-    web::get().to(move |permit, request, app| ranking::ranking(dimension, permit, request, app))
+fn over_time(name: &'static str, dimensions: &'static [Dimension]) -> actix_web::Route {
+    web::get().to(move |permit, request, app| usage::usage(name, dimensions, permit, request, app))
+}
+
+fn by(name: &'static str, dimension: Dimension) -> actix_web::Route {
+    web::get().to(move |permit, request, app| list::list(name, dimension, permit, request, app))
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
 use serde::{Serialize, Serializer};
 
 use crate::number::{DecimalText, Rounding, ScaleError};
@@ -61,6 +62,28 @@ impl Cost {
         Decimal::try_from_i128_with_scale(units.mantissa(), SCALE)
             .ok()
             .map(Self)
+    }
+
+    /// This sum without `part`; below zero if `part` is more.
+    #[must_use]
+    pub fn less(self, part: Self) -> Self {
+        Self(self.0 - part.0)
+    }
+
+    /// For ratios and charts: never for sums.
+    #[must_use]
+    pub fn approximate(self) -> f64 {
+        self.0.to_f64().unwrap_or_default()
+    }
+
+    /// This cost times `whole / part`, rounded to cents; as it is where that is beyond all numbers.
+    #[must_use]
+    pub fn scaled_to_cents(self, whole: i128, part: i128) -> Self {
+        let decimal = |number: i128| Decimal::try_from_i128_with_scale(number, 0).ok();
+        let scaled = decimal(whole)
+            .zip(decimal(part))
+            .and_then(|(whole, part)| self.0.checked_mul(whole)?.checked_div(part));
+        Self(scaled.unwrap_or(self.0).round_dp(2))
     }
 }
 

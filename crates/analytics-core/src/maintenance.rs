@@ -34,10 +34,13 @@ pub const LOOK_BRIEFLY: &str = "-- look_briefly\nSET statement_timeout = '30s'";
 /// Ends that.
 pub const LOOK_FREELY: &str = "-- look_freely\nSET statement_timeout = 0";
 
-/// Moves the floor of accepted events ahead: `$1` days of raw events are kept, and a day less accepted.
-/// It is done before anything is dropped.
+/// Moves the floor of accepted events ahead: `$1` days of raw events are kept, and a day less accepted; and
+/// with it from when on rollups are whole: `$2` months of them are kept, and an hour less promised. It is done
+/// before anything is dropped.
 pub const MOVE_FLOOR: &str = "-- move_floor
-UPDATE ingest_window SET floor = greatest(floor, now() - make_interval(days => $1 - 1)) RETURNING floor";
+UPDATE ingest_window SET floor = greatest(floor, now() - make_interval(days => $1 - 1)),
+    rollups_since = greatest(rollups_since, now() - make_interval(months => $2) + interval '1 hour')
+RETURNING floor";
 
 /// Whether a worker waits for a partition, by what it has said lately.
 pub const PARTITION_IS_MISSING: &str = "-- partition_is_missing

@@ -196,14 +196,15 @@ async fn periods_limits_and_roles(flavor: Flavor) -> Result<()> {
         );
     }
 
-    // The limit cuts rows, not totals; the most tokens come first.
+    // The limit cuts rows, not totals; the most tokens come first, and all others are one row.
     let all = [("period", "last_30d"), ("limit", "1000")];
     let whole = admin.get("system/orgs", &all).await?;
     let cut = admin
         .get("system/orgs", &[("period", "last_30d"), ("limit", "2")])
         .await?;
-    ensure!(cut["totals"] == whole["totals"] && cut["has_more"] == true && whole["has_more"] == false);
-    ensure!(cut["data"].as_array().map(Vec::len) == Some(2) && cut["data"][0] == whole["data"][0]);
+    ensure!(cut["totals"] == whole["totals"] && cut["has_more"] == false && cut["next_page"].is_null());
+    ensure!(cut["data"].as_array().map(Vec::len) == Some(3) && cut["data"][0] == whole["data"][0]);
+    ensure!(cut["data"][2]["org_id"].is_null() && cut["data"][2]["other"] == true);
     let tokens = |row: usize| whole["data"][row]["total_tokens"].as_i64();
     ensure!(tokens(0) >= tokens(1) && tokens(1) >= tokens(2));
 

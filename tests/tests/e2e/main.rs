@@ -18,6 +18,7 @@ mod operator;
 mod outages;
 mod plans;
 mod platform;
+mod questions;
 mod rollups;
 mod supervision;
 

@@ -188,7 +188,10 @@ async fn a_writer_may_insert_and_a_reader_may_read(flavor: Flavor) -> Result<()>
         (&writer, "UPDATE usage_quarter_hourly SET request_count = 0"),
         (&writer, "UPDATE ingest_window SET floor = now()"),
         (&reader, "SELECT * FROM dead_letters"),
-        (&reader, "INSERT INTO ingest_window (floor) VALUES (now())"),
+        (
+            &reader,
+            "INSERT INTO ingest_window (floor, rollups_since) VALUES (now(), now())",
+        ),
         (&reader, "DELETE FROM usage_daily_by_user"),
     ] {
         let error = client.batch_execute(refused).await.unwrap_err();

@@ -1,10 +1,13 @@
-//! Queries read rollups; raw events only where a range has an edge inside a bucket, or users are asked
-//! for by the hour.
+//! Queries read rollups, in every zone; raw events only where a range has an edge inside a bucket, or users
+//! are asked for by the hour.
 
 use std::collections::BTreeSet;
 
-use analytics_core::query::{Dimension, Filter, Question, Scope, Statement, ranking, usage};
-use analytics_core::range::{BucketWidth, TimeRange};
+use analytics_core::calendar::{BucketWidth, Buckets, Zone};
+use analytics_core::query::usage::{Ask, Rows};
+use analytics_core::query::{Dimension, Filter, Question, Scope, Statement};
+use analytics_core::range::TimeRange;
+use analytics_core::rollup::Kept;
 use anyhow::{Context, Result, ensure};
 use e2e::generator::{Event, Generator, Shape};
 use serde_json::Value;
@@ -43,51 +46,93 @@ async fn queries_read_rollups(flavor: Flavor) -> Result<()> {
         user_ids: vec![events[0].fact.user_id],
         ..Filter::default()
     };
-    let ask = |scope, range, filter: &Filter| Question {
-        scope,
-        range,
-        filter: filter.clone(),
-    };
     let all = Filter::default();
-    let since = midnight - Duration::days(80);
 
     let mut from_rollups: Vec<Statement> = Vec::new();
     for scope in [Scope::System, organization] {
-        let question = ask(scope, days, &all);
-        for width in [BucketWidth::Hour, BucketWidth::Day, BucketWidth::All] {
-            from_rollups.push(usage::statement(&question, width, 100, since)?);
+        for zone in ["UTC", "Europe/Berlin", "Asia/Kathmandu"] {
+            for width in [
+                BucketWidth::QuarterHour,
+                BucketWidth::Hour,
+                BucketWidth::Day,
+                BucketWidth::Month,
+            ] {
+                from_rollups.push(over_time(scope, days, &all, width, zone)?);
+            }
         }
-        for dimension in [Dimension::User, Dimension::Model, Dimension::Organization] {
-            from_rollups.push(ranking::statement(&question, dimension, 100, since)?);
+        for dimension in [
+            Dimension::User,
+            Dimension::ApiKey,
+            Dimension::Model,
+            Dimension::Status,
+            Dimension::Organization,
+        ] {
+            let mut ask = asked(scope, days, &all, BucketWidth::All, "UTC")?;
+            ask.group_by = vec![dimension];
+            ask.rows = Rows::Ranked { top: 10 };
+            ask.latency = true;
+            from_rollups.push(statement(&ask)?);
         }
-        from_rollups.push(usage::statement(
-            &ask(scope, days, &user),
-            BucketWidth::Day,
-            100,
-            since,
-        )?);
+        from_rollups.push(over_time(scope, days, &user, BucketWidth::Day, "UTC")?);
     }
     for statement in &from_rollups {
         let read = relations(&platform, statement).await?;
         ensure!(
             !read.is_empty() && !read.contains("usage_events"),
             "{} reads {read:?}",
-            statement.name
+            statement.sql
         );
     }
-    let with_edges = usage::statement(&ask(organization, odd, &all), BucketWidth::Day, 100, since)?;
+    let with_edges = over_time(organization, odd, &all, BucketWidth::Day, "UTC")?;
     let read = relations(&platform, &with_edges).await?;
     ensure!(
         read.contains("usage_events") && read.len() > 1,
         "an edge reads {read:?}"
     );
-    let by_hour = usage::statement(&ask(organization, days, &user), BucketWidth::Hour, 100, since)?;
+    let by_hour = over_time(organization, days, &user, BucketWidth::Hour, "UTC")?;
     let read = relations(&platform, &by_hour).await?;
     ensure!(
         read == BTreeSet::from(["usage_events".to_owned()]),
         "users by the hour read {read:?}"
     );
     Ok(())
+}
+
+fn asked(scope: Scope, range: TimeRange, filter: &Filter, width: BucketWidth, zone: &str) -> Result<Ask> {
+    let zone = Zone::named(zone).context("a zone")?;
+    Ok(Ask {
+        name: "plan",
+        question: Question {
+            scope,
+            range,
+            filter: filter.clone(),
+        },
+        buckets: Buckets::new(range, width, &zone),
+        group_by: Vec::new(),
+        rows: Rows::Buckets {
+            from: 0,
+            limit: 100,
+            filled: false,
+            top: None,
+        },
+        latency: false,
+        before: None,
+    })
+}
+
+fn over_time(
+    scope: Scope,
+    range: TimeRange,
+    filter: &Filter,
+    width: BucketWidth,
+    zone: &str,
+) -> Result<Statement> {
+    statement(&asked(scope, range, filter, width, zone)?)
+}
+
+fn statement(ask: &Ask) -> Result<Statement> {
+    ask.statement(Kept::EVERYTHING)
+        .map_err(|why| anyhow::anyhow!("{why:?}"))
 }
 
 /// The tables that a plan reads, partitions and chunks by the name of what they are part of.

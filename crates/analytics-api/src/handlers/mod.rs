@@ -1,6 +1,7 @@
 //! The handlers: extract, ask, shape.
 
 pub(crate) mod answer;
+mod ask;
+pub(crate) mod list;
 pub(crate) mod probes;
-pub(crate) mod ranking;
 pub(crate) mod usage;

@@ -121,7 +121,7 @@ async fn every_route_by_every_identity() {
             }
         }
     }
-    assert_eq!(asked, 6 * 10 * 3);
+    assert_eq!(asked, 7 * 10 * 3);
 }
 
 #[actix_web::test]
@@ -136,7 +136,7 @@ async fn a_user_reads_its_own_usage_whatever_it_asks_for() {
         (format!("?user_id={USER}&user_id={OTHER_USER}"), 403),
         ("?user_id=me".to_owned(), 400),
     ] {
-        for route in ["usage", "models"] {
+        for route in ["usage", "keys", "models"] {
             let path = format!("/api/v1/analytics/orgs/{ORG}/{route}{query}");
             assert_eq!(get(&app, &path, &token).await.status.as_u16(), expected, "{path}");
         }

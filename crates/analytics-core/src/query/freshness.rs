@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use super::{RowError, Statement};
+use crate::rollup::Kept;
 
 /// Through when everything is counted, and from when on it can be asked for by the event.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,12 +16,15 @@ pub struct Freshness {
     pub counted_through: Option<OffsetDateTime>,
     /// How long ago that is by the database's clock, in seconds.
     pub age_seconds: Option<f64>,
-    /// Raw events from here on are all still stored.
-    pub raw_since: OffsetDateTime,
+    /// What of the past is still stored. Events from before `raw_since` are no longer accepted either.
+    pub kept: Kept,
+    /// When this was measured, by the database's clock.
+    pub now: OffsetDateTime,
 }
 
 const SQL: &str = "-- freshness
-SELECT counted_through, extract(epoch FROM now() - counted_through)::float8 AS age_seconds, floor AS raw_since
+SELECT counted_through, extract(epoch FROM now() - counted_through)::float8 AS age_seconds,
+    floor AS raw_since, rollups_since, now() AS now
 FROM counted_through, ingest_window";
 
 /// The statement that measures it. Run it *before* the question's own: it may only claim less than the
@@ -42,6 +46,10 @@ pub fn answer(row: &Row) -> Result<Freshness, RowError> {
     Ok(Freshness {
         counted_through: row.try_get("counted_through")?,
         age_seconds: row.try_get("age_seconds")?,
-        raw_since: row.try_get("raw_since")?,
+        kept: Kept {
+            raw_since: row.try_get("raw_since")?,
+            rollups_since: row.try_get("rollups_since")?,
+        },
+        now: row.try_get("now")?,
     })
 }

@@ -1,23 +1,23 @@
-//! The questions the service answers, each with its SQL, its parameters and its rows.
+//! The questions the service answers: their SQL, their parameters and their rows.
+//!
+//! Every question is of one kind: sums of the measures, in buckets of time, by a few columns ([`usage`]). A
+//! list of users is one bucket by user; a chart is many buckets by nothing.
 //!
 //! No value ever becomes part of SQL text: names of relations and columns come from closed sets, all
 //! else is a bound parameter. Every statement begins with its name in a comment, so that
 //! `pg_stat_statements` and slow logs speak the code's language.
 
 pub mod freshness;
-mod measured;
-pub mod ranking;
+mod grouped;
+mod measures;
 pub mod usage;
 
-use rust_decimal::Decimal;
-use serde::Serialize;
 use time::OffsetDateTime;
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::cost::Cost;
 use crate::range::TimeRange;
+pub use measures::{Detail, Measures, RowError};
 
 /// Whose usage a question is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,10 @@ pub struct Filter {
     pub models: Vec<String>,
     /// Any of these users.
     pub user_ids: Vec<Uuid>,
+    /// Any of these keys.
+    pub api_key_ids: Vec<Uuid>,
+    /// Any of these statuses.
+    pub statuses: Vec<String>,
 }
 
 /// What is asked, whatever shape the answer has.
@@ -48,32 +52,51 @@ pub struct Question {
     pub filter: Filter,
 }
 
-/// What the rows of a ranking are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What usage can be told apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dimension {
     /// A user.
     User,
+    /// An API key.
+    ApiKey,
     /// A model.
     Model,
+    /// A status.
+    Status,
     /// An organization.
     Organization,
 }
 
-/// What is counted, of one bucket, one row or the whole answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Measures {
-    /// Requests.
-    pub requests: i64,
-    /// Requests whose status is not `success`.
-    pub errors: i64,
-    /// Tokens of the prompts.
-    pub input_tokens: i64,
-    /// Tokens of the answers.
-    pub output_tokens: i64,
-    /// Both together.
-    pub total_tokens: i64,
-    /// US dollars, exact.
-    pub cost: Cost,
+impl Dimension {
+    /// How it is spelled, in requests and answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user_id",
+            Self::ApiKey => "api_key_id",
+            Self::Model => "model",
+            Self::Status => "status",
+            Self::Organization => "org_id",
+        }
+    }
+
+    /// Whether it is an id, and not a word.
+    #[must_use]
+    pub fn is_id(self) -> bool {
+        matches!(self, Self::User | Self::ApiKey | Self::Organization)
+    }
+
+    fn column(self) -> &'static str {
+        match self {
+            Self::Model => "model_name",
+            other => other.name(),
+        }
+    }
+
+    /// Whether only the rollup by user, or raw events, can tell it apart.
+    fn is_of_users(self) -> bool {
+        matches!(self, Self::User | Self::ApiKey)
+    }
 }
 
 /// A statement ready to run: its name, its text and its parameters.
@@ -81,7 +104,7 @@ pub struct Measures {
 pub struct Statement {
     /// The name that the text begins with.
     pub name: &'static str,
-    /// SQL; equal for all questions of one shape, so that preparing it pays.
+    /// SQL; equal for all questions of one shape.
     pub sql: String,
     /// Values of `$1`, `$2`, ….
     pub params: Vec<Param>,
@@ -100,10 +123,14 @@ impl Statement {
 pub enum Param {
     /// `timestamptz`.
     Time(OffsetDateTime),
+    /// `timestamptz[]`.
+    Times(Vec<OffsetDateTime>),
     /// `uuid`.
     Id(Uuid),
     /// `uuid[]`.
     Ids(Vec<Uuid>),
+    /// `text`.
+    Text(String),
     /// `text[]`.
     Texts(Vec<String>),
     /// `bigint`.
@@ -114,40 +141,12 @@ impl Param {
     fn as_sql(&self) -> &(dyn ToSql + Sync) {
         match self {
             Self::Time(value) => value,
+            Self::Times(value) => value,
             Self::Id(value) => value,
             Self::Ids(value) => value,
+            Self::Text(value) => value,
             Self::Texts(value) => value,
             Self::Number(value) => value,
         }
-    }
-}
-
-/// A row that does not have the shape its statement promises: a fault of ours, or a foreign schema.
-#[derive(Debug, thiserror::Error)]
-pub enum RowError {
-    /// A column is missing or of another type.
-    #[error("unexpected row: {0}")]
-    Column(#[from] tokio_postgres::Error),
-    /// A sum of costs that is no whole number of 1e-10 USD, or has more than 28 digits.
-    #[error("a sum of costs is out of range: {0}")]
-    Cost(Decimal),
-    /// An answer without its line of totals.
-    #[error("the answer has no totals")]
-    NoTotals,
-}
-
-impl Measures {
-    fn from_row(row: &Row) -> Result<Self, RowError> {
-        let units: Decimal = row.try_get("cost_e10")?;
-        let (input_tokens, output_tokens): (i64, i64) =
-            (row.try_get("input_tokens")?, row.try_get("output_tokens")?);
-        Ok(Self {
-            requests: row.try_get("requests")?,
-            errors: row.try_get("errors")?,
-            input_tokens,
-            output_tokens,
-            total_tokens: input_tokens + output_tokens,
-            cost: Cost::from_e10(units).ok_or(RowError::Cost(units))?,
-        })
     }
 }

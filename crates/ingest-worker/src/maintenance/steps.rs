@@ -90,7 +90,7 @@ pub(super) async fn run(maintainer: &mut Maintainer, step: Step) -> Result<Strin
             // The floor first: an event that was accepted between a drop and the floor's move could be a
             // redelivery of one that was dropped.
             let floor: OffsetDateTime = client
-                .query_one(MOVE_FLOOR, &[&maintainer.config.raw_retention_days])
+                .query_one(MOVE_FLOOR, &[&maintainer.config.raw_retention_days, &months])
                 .await?
                 .try_get(0)?;
             let cutoff = floor - Duration::DAY;

@@ -1,0 +1,148 @@
+//! The part that all questions share: sums of the measures by bucket and columns, over the segments of a
+//! range.
+
+use std::fmt::Write as _;
+
+use super::measures::{Detail, sums, sums_of_sums};
+use super::{Dimension, Filter, Param, Scope};
+use crate::calendar::Buckets;
+use crate::rollup::Segment;
+
+/// A text with parameters, while it grows.
+#[derive(Debug, Default)]
+pub(super) struct Text {
+    pub(super) params: Vec<Param>,
+}
+
+impl Text {
+    /// Binds a value; returns its placeholder.
+    pub(super) fn bind(&mut self, value: Param) -> String {
+        self.params.push(value);
+        format!("${}", self.params.len())
+    }
+}
+
+/// What to add up.
+pub(super) struct Grouping<'a> {
+    pub(super) scope: Scope,
+    pub(super) filter: &'a Filter,
+    pub(super) buckets: &'a Buckets,
+    pub(super) dimensions: &'a [Dimension],
+    pub(super) detail: Detail,
+}
+
+/// `SELECT bucket, k0, k1, …, measures` over all segments.
+///
+/// `bucket` is where the bucket begins; of the first one perhaps its beginning before the range's.
+pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segment]) -> String {
+    let Grouping {
+        buckets,
+        dimensions,
+        detail,
+        ..
+    } = *grouping;
+    let filter = filter(text, grouping.scope, grouping.filter);
+    let bucket = Bucket::of(text, buckets, segments);
+    let keys: String = (0..dimensions.len()).map(|place| format!(", k{place}")).collect();
+    // By place: a relation has a column of the name `bucket`.
+    let places: String = (2..dimensions.len() + 2)
+        .map(|place| format!(", {place}"))
+        .collect();
+    let named: String = dimensions
+        .iter()
+        .enumerate()
+        .map(|(place, dimension)| format!(", {} AS k{place}", dimension.column()))
+        .collect();
+    let mut parts = Vec::with_capacity(segments.len());
+    for segment in segments {
+        let from = text.bind(Param::Time(segment.range.start()));
+        let to = text.bind(Param::Time(segment.range.end()));
+        let time = segment.relation.time_column();
+        let bucket = bucket.expression(segment);
+        parts.push(format!(
+            "    SELECT {bucket} AS bucket{named}, {sums}\n    FROM {relation}\n    \
+             WHERE {time} >= {from} AND {time} < {to}{filter}\n    GROUP BY 1{places}",
+            sums = sums(segment.relation, detail),
+            relation = segment.relation.name(),
+        ));
+    }
+    // One segment is grouped by the key already.
+    if let [only] = parts.as_slice() {
+        return only.clone();
+    }
+    format!(
+        "    SELECT bucket{keys}, {}\n    FROM (\n{}\n    ) AS segment\n    GROUP BY bucket{keys}",
+        sums_of_sums(detail),
+        parts.join("\n    UNION ALL\n")
+    )
+}
+
+fn filter(text: &mut Text, scope: Scope, filter: &Filter) -> String {
+    let mut sql = String::new();
+    if let Scope::Organization(org_id) = scope {
+        let id = text.bind(Param::Id(org_id));
+        let _ = write!(sql, " AND org_id = {id}");
+    }
+    for (column, words) in [("model_name", &filter.models), ("status", &filter.statuses)] {
+        if !words.is_empty() {
+            let words = text.bind(Param::Texts(words.clone()));
+            let _ = write!(sql, " AND {column} = ANY({words}::text[])");
+        }
+    }
+    for (column, ids) in [("user_id", &filter.user_ids), ("api_key_id", &filter.api_key_ids)] {
+        if !ids.is_empty() {
+            let ids = text.bind(Param::Ids(ids.clone()));
+            let _ = write!(sql, " AND {column} = ANY({ids}::uuid[])");
+        }
+    }
+    sql
+}
+
+/// How a row finds its bucket.
+enum Bucket {
+    /// There is one.
+    Only { start: String },
+    /// They are those of the relation.
+    OfRelation,
+    /// All are of one width.
+    Even { step: i64, origin: String },
+    /// They are looked up in a list.
+    Listed { starts: String },
+}
+
+impl Bucket {
+    fn of(text: &mut Text, buckets: &Buckets, segments: &[Segment]) -> Self {
+        if let [only] = buckets.starts() {
+            return Self::Only {
+                start: text.bind(Param::Time(*only)),
+            };
+        }
+        match buckets.uniform() {
+            Some((step, _)) if segments.iter().all(|part| part.relation.grain() == Some(step)) => {
+                Self::OfRelation
+            }
+            Some((step, origin)) => Self::Even {
+                step: step.whole_seconds(),
+                origin: text.bind(Param::Time(origin)),
+            },
+            None => Self::Listed {
+                starts: text.bind(Param::Times(buckets.starts().to_vec())),
+            },
+        }
+    }
+
+    fn expression(&self, segment: &Segment) -> String {
+        let time = segment.relation.time_column();
+        match self {
+            Self::Only { start } => format!("{start}::timestamptz"),
+            Self::OfRelation => time.to_owned(),
+            // The origin is not after any row: date_bin of PostgreSQL before 15.6 is wrong there.
+            Self::Even { step, origin } => {
+                format!("date_bin(interval '{step} seconds', {time}, {origin}::timestamptz)")
+            }
+            Self::Listed { starts } => {
+                format!("({starts}::timestamptz[])[width_bucket({time}, {starts}::timestamptz[])]")
+            }
+        }
+    }
+}

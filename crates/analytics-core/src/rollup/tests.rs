@@ -1,0 +1,313 @@
+use super::*;
+use crate::calendar::{BucketWidth, Zone};
+use proptest::prelude::*;
+use time::macros::datetime;
+
+fn needs(users: bool) -> Needs {
+    Needs {
+        users,
+        one_organization: true,
+        kept: Kept::EVERYTHING,
+    }
+}
+
+fn system(users: bool) -> Needs {
+    Needs {
+        one_organization: false,
+        ..needs(users)
+    }
+}
+
+fn buckets(start: OffsetDateTime, end: OffsetDateTime, width: BucketWidth, zone: &str) -> Buckets {
+    let range = TimeRange::new(start, end).unwrap();
+    Buckets::new(range, width, &Zone::named(zone).unwrap())
+}
+
+fn read(buckets: &Buckets, needs: &Needs) -> Vec<(Relation, OffsetDateTime)> {
+    let segments = cover(buckets, needs).unwrap();
+    segments
+        .iter()
+        .map(|segment| (segment.relation, segment.range.start()))
+        .collect()
+}
+
+#[test]
+fn a_month_of_utc_is_one_read_of_a_daily_rollup() {
+    let (start, end) = (datetime!(2026-11-01 0:00 UTC), datetime!(2026-12-01 0:00 UTC));
+    for width in [
+        BucketWidth::Day,
+        BucketWidth::Week,
+        BucketWidth::Month,
+        BucketWidth::All,
+    ] {
+        let month = buckets(start, end, width, "UTC");
+        assert_eq!(read(&month, &needs(false)), [(Relation::Daily, start)]);
+        assert_eq!(read(&month, &system(true)), [(Relation::DailyByUser, start)]);
+    }
+    let by_hour = buckets(start, end, BucketWidth::Hour, "UTC");
+    assert_eq!(read(&by_hour, &needs(false)), [(Relation::Hourly, start)]);
+    assert_eq!(read(&by_hour, &needs(true)), [(Relation::Events, start)]);
+    let by_quarter = buckets(start, end, BucketWidth::QuarterHour, "UTC");
+    assert_eq!(
+        read(&by_quarter, &system(false)),
+        [(Relation::QuarterHourly, start)]
+    );
+}
+
+#[test]
+fn local_days_are_read_from_the_finest_relation_that_they_need() {
+    let (start, end) = (datetime!(2026-11-01 4:00 UTC), datetime!(2026-12-01 5:00 UTC));
+    let new_york = buckets(start, end, BucketWidth::Day, "America/New_York");
+    assert_eq!(read(&new_york, &needs(false)), [(Relation::Hourly, start)]);
+    assert_eq!(read(&new_york, &needs(true)), [(Relation::Events, start)]);
+    let (start, end) = (datetime!(2026-10-31 18:30 UTC), datetime!(2026-11-30 18:30 UTC));
+    let kolkata = buckets(start, end, BucketWidth::Day, "Asia/Kolkata");
+    assert_eq!(read(&kolkata, &needs(false)), [(Relation::QuarterHourly, start)]);
+    // One local month is whole days, and their edges.
+    let kolkata = buckets(start, end, BucketWidth::Month, "Asia/Kolkata");
+    let relations: Vec<_> = read(&kolkata, &system(false))
+        .into_iter()
+        .map(|(relation, _)| relation)
+        .collect();
+    assert_eq!(
+        relations,
+        [
+            Relation::QuarterHourly,
+            Relation::Hourly,
+            Relation::Daily,
+            Relation::Hourly,
+            Relation::QuarterHourly
+        ]
+    );
+    let relations: Vec<_> = read(&kolkata, &needs(true))
+        .into_iter()
+        .map(|(relation, _)| relation)
+        .collect();
+    assert_eq!(
+        relations,
+        [Relation::Events, Relation::DailyByUser, Relation::Events]
+    );
+}
+
+#[test]
+fn edges_go_to_finer_relations() {
+    let odd = buckets(
+        datetime!(2026-10-01 22:40 UTC),
+        datetime!(2026-11-03 0:50:01 UTC),
+        BucketWidth::Day,
+        "UTC",
+    );
+    let expected = [
+        (Relation::Events, datetime!(2026-10-01 22:40 UTC)),
+        (Relation::QuarterHourly, datetime!(2026-10-01 22:45 UTC)),
+        (Relation::Hourly, datetime!(2026-10-01 23:00 UTC)),
+        (Relation::Daily, datetime!(2026-10-02 0:00 UTC)),
+        (Relation::QuarterHourly, datetime!(2026-11-03 0:00 UTC)),
+        (Relation::Events, datetime!(2026-11-03 0:45 UTC)),
+    ];
+    assert_eq!(segments(&odd, relations(false)).len(), expected.len());
+    for (segment, expected) in segments(&odd, relations(false)).iter().zip(expected) {
+        assert_eq!((segment.relation, segment.range.start()), expected);
+    }
+}
+
+#[test]
+fn the_system_is_never_read_from_raw_events() {
+    let (start, end) = (datetime!(2026-11-01 0:07 UTC), datetime!(2026-11-03 0:50 UTC));
+    let odd = buckets(start, end, BucketWidth::Day, "UTC");
+    assert_eq!(
+        cover(&odd, &system(false)),
+        Err(Unanswerable {
+            why: Why::OffTheGrain(Duration::minutes(15)),
+            mend: vec![
+                Mend::Start(datetime!(2026-11-01 0:00 UTC)),
+                Mend::End(datetime!(2026-11-03 1:00 UTC))
+            ]
+        })
+    );
+    let midnight = datetime!(2026-11-01 0:00 UTC);
+    let minutes = buckets(midnight, midnight + Duration::HOUR, BucketWidth::Minute, "UTC");
+    assert_eq!(
+        cover(&minutes, &system(false)).unwrap_err().mend,
+        [Mend::Width(BucketWidth::QuarterHour)]
+    );
+    let hours = buckets(midnight, midnight + Duration::DAY, BucketWidth::Hour, "UTC");
+    assert_eq!(
+        cover(&hours, &system(true)).unwrap_err().mend,
+        [Mend::Width(BucketWidth::Day)]
+    );
+    let local = buckets(
+        midnight,
+        midnight + Duration::days(7),
+        BucketWidth::Day,
+        "Europe/Berlin",
+    );
+    assert_eq!(cover(&local, &system(true)).unwrap_err().mend, [Mend::Utc]);
+    assert!(cover(&local, &system(false)).is_ok());
+}
+
+#[test]
+fn what_is_gone_is_refused_with_what_is_left() {
+    let old = Needs {
+        kept: Kept {
+            raw_since: datetime!(2026-10-01 0:00 UTC),
+            rollups_since: datetime!(2025-10-01 6:00 UTC),
+        },
+        ..needs(true)
+    };
+    let from_six = buckets(
+        datetime!(2026-09-01 6:00 UTC),
+        datetime!(2026-11-01 0:00 UTC),
+        BucketWidth::All,
+        "UTC",
+    );
+    assert_eq!(
+        cover(&from_six, &old),
+        Err(Unanswerable {
+            why: Why::RawEventsGone(datetime!(2026-10-01 0:00 UTC)),
+            mend: vec![Mend::Start(datetime!(2026-09-01 0:00 UTC))],
+        })
+    );
+    let whole_days = buckets(
+        datetime!(2026-09-01 0:00 UTC),
+        datetime!(2026-11-01 6:00 UTC),
+        BucketWidth::All,
+        "UTC",
+    );
+    assert!(cover(&whole_days, &old).is_ok());
+    let very_old = buckets(
+        datetime!(2025-09-01 0:00 UTC),
+        datetime!(2025-11-01 0:00 UTC),
+        BucketWidth::All,
+        "UTC",
+    );
+    assert_eq!(
+        cover(&very_old, &old),
+        Err(Unanswerable {
+            why: Why::RollupsGone(datetime!(2025-10-01 6:00 UTC)),
+            mend: vec![Mend::Start(datetime!(2025-10-02 0:00 UTC))],
+        })
+    );
+}
+
+#[test]
+fn a_quarter_of_raw_events_is_too_much() {
+    let quarter = buckets(
+        datetime!(2026-08-31 22:00 UTC),
+        datetime!(2026-11-30 23:00 UTC),
+        BucketWidth::Day,
+        "Europe/Berlin",
+    );
+    let refused = cover(&quarter, &needs(true)).unwrap_err();
+    assert_eq!(refused.why, Why::TooManyRawDays);
+    assert!(refused.mend.contains(&Mend::Utc), "{refused:?}");
+}
+
+fn zones() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "UTC",
+        "America/New_York",
+        "Europe/Berlin",
+        "Asia/Kolkata",
+        "Asia/Kathmandu",
+        "Australia/Darwin",
+        "Australia/Lord_Howe",
+        "America/Havana",
+    ])
+}
+
+fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
+    let instants = (
+        0_i64..400_000_000,
+        1_i64..40_000_000,
+        prop::sample::select(vec![1_i64, 60, 900, 3600, 86_400]),
+    );
+    let cut = (prop::sample::select(BucketWidth::EVERY.to_vec()), zones());
+    let kept = (0_i64..5_000, 0_i64..400);
+    (instants, cut, any::<bool>(), any::<bool>(), kept).prop_map(
+        |((start, length, coarse), (width, zone), users, one_organization, (rollup_days, raw_days))| {
+            let start = datetime!(2015-01-01 0:00 UTC) + Duration::seconds(start / coarse * coarse);
+            let length = length.min(width.widest_days() * 86_400);
+            let end = start + Duration::seconds((length / coarse).max(1) * coarse);
+            let mut range = TimeRange::new(start, end).unwrap();
+            if !width.allows(&range) {
+                range = TimeRange::new(start, start + Duration::HOUR).unwrap();
+            }
+            let rollups_since = datetime!(2010-01-01 0:00 UTC) + Duration::days(rollup_days);
+            let needs = Needs {
+                users,
+                one_organization,
+                kept: Kept {
+                    rollups_since,
+                    raw_since: rollups_since + Duration::days(raw_days),
+                },
+            };
+            (Buckets::new(range, width, &Zone::named(zone).unwrap()), needs)
+        },
+    )
+}
+
+/// Whether no bucket of the relation lies on both sides of an edge of the answer's buckets.
+fn nothing_crosses(segment: &Segment, buckets: &Buckets) -> bool {
+    let Some(grain) = segment.relation.grain() else {
+        return true;
+    };
+    let inside = |edge: OffsetDateTime| segment.range.start() <= edge && edge <= segment.range.end();
+    let edges = buckets.starts().iter().copied().chain([buckets.range().end()]);
+    floor_to(segment.range.start(), grain) == segment.range.start()
+        && floor_to(segment.range.end(), grain) == segment.range.end()
+        && edges
+            .filter(|edge| inside(*edge))
+            .all(|edge| floor_to(edge, grain) == edge)
+}
+
+proptest! {
+    #[test]
+    fn every_candidate_partitions_the_range_and_respects_the_buckets((buckets, needs) in asked()) {
+        let relations = relations(needs.users);
+        for coarsest in 0..relations.len() {
+            let segments = segments(&buckets, &relations[coarsest..]);
+            let mut reached = buckets.range().start();
+            for segment in &segments {
+                prop_assert_eq!(segment.range.start(), reached);
+                reached = segment.range.end();
+                prop_assert!(nothing_crosses(segment, &buckets), "{:?}", segment);
+            }
+            prop_assert_eq!(reached, buckets.range().end());
+        }
+    }
+
+    #[test]
+    fn an_answer_reads_only_what_is_kept_and_a_refusal_names_a_way_out((buckets, needs) in asked()) {
+        match cover(&buckets, &needs) {
+            Ok(segments) => {
+                prop_assert!(buckets.range().start() >= needs.kept.rollups_since);
+                for segment in &segments {
+                    let raw = segment.relation == Relation::Events;
+                    prop_assert!(!raw || needs.one_organization);
+                    prop_assert!(!raw || segment.range.start() >= needs.kept.raw_since);
+                }
+            }
+            Err(Unanswerable { why, mend }) => {
+                let (mut start, mut end) = (buckets.range().start(), buckets.range().end());
+                let (mut width, mut zone) = (buckets.width(), buckets.zone().clone());
+                for change in &mend {
+                    match change {
+                        Mend::Start(instant) => start = *instant,
+                        Mend::End(instant) => end = *instant,
+                        Mend::Width(wider) => width = *wider,
+                        Mend::Utc => zone = Zone::UTC,
+                    }
+                }
+                if mend.is_empty() {
+                    // All of it is gone, but for less than the days at its edges.
+                    let whole_days = ceil_to(start.max(needs.kept.rollups_since), Duration::DAY);
+                    prop_assert!(whole_days >= floor_to(end, Duration::DAY), "{:?}", why);
+                } else {
+                    let range = TimeRange::new(start, end).unwrap();
+                    prop_assert!(cover(&Buckets::new(range, width, &zone), &needs).is_ok());
+                }
+            }
+        }
+    }
+}
