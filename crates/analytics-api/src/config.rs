@@ -24,7 +24,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "DATABASE_POOL_SIZE",
         default: Some("10"),
-        help: "connections to PostgreSQL, 1 to 500",
+        help: "sessions for questions, 1 to 500; the probes have one more",
     },
     Key {
         name: "JWT_SECRET",

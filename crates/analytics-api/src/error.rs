@@ -19,6 +19,8 @@ use crate::auth::TokenFault;
 
 /// After how many seconds a client may try again when a server behind this one was away.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+/// How many parameters a problem names. A query string has room for thousands that are wrong.
+const MAX_FAULTS: usize = 20;
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -166,7 +168,7 @@ impl ApiError {
             detail: self.to_string(),
             request_id,
             errors: if let Self::BadParameters(faults) = self {
-                faults
+                named(faults).0
             } else {
                 &[]
             },
@@ -244,17 +246,21 @@ fn challenge(fault: TokenFault) -> HeaderValue {
 }
 
 fn name_them(faults: &[ParameterFault]) -> String {
-    let mut text = String::new();
-    for ParameterFault {
-        parameter, detail, ..
-    } in faults
-    {
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        text.push_str(&format!("`{parameter}` {detail}."));
+    let (named, others) = named(faults);
+    let mut sentences: Vec<String> = named
+        .iter()
+        .map(|fault| format!("`{}` {}.", fault.parameter, fault.detail))
+        .collect();
+    if others > 0 {
+        sentences.push(format!("{others} more are not listed here."));
     }
-    text
+    sentences.join(" ")
+}
+
+/// The faults that are named, and how many others there are.
+fn named(faults: &[ParameterFault]) -> (&[ParameterFault], usize) {
+    let (named, others) = faults.split_at(faults.len().min(MAX_FAULTS));
+    (named, others.len())
 }
 
 #[cfg(test)]
@@ -284,6 +290,21 @@ mod tests {
                 }],
             })
         );
+    }
+
+    #[test]
+    fn a_problem_is_not_larger_than_its_cause_calls_for() {
+        let fault = ParameterFault {
+            parameter: "a".repeat(64),
+            detail: "is not a parameter of this request".into(),
+            allowed: vec!["start_time".into(); 20],
+        };
+        let error = ApiError::BadParameters(vec![fault; 8_000]);
+        let body = serde_json::to_value(error.problem("r-1")).unwrap();
+        assert_eq!(body["errors"].as_array().unwrap().len(), MAX_FAULTS);
+        let detail = body["detail"].as_str().unwrap();
+        assert!(detail.ends_with("7980 more are not listed here."), "{detail}");
+        assert!(body.to_string().len() < 16_384);
     }
 
     #[test]

@@ -15,17 +15,20 @@ const POOL_WAIT: &str = "usage_analytics_api_database_pool_wait_seconds";
 const QUERY_DURATION: &str = "usage_analytics_api_database_query_duration_seconds";
 /// Gauge; `state`: `open` or `idle`.
 const POOL_CONNECTIONS: &str = "usage_analytics_api_database_pool_connections";
+/// Counter; `outcome`: `ok` or `timeout`.
+const SESSIONS_ENDED: &str = "usage_analytics_api_database_sessions_ended_total";
 /// Counter; `reason`.
 const TOKENS_REFUSED: &str = "usage_analytics_api_tokens_refused_total";
 /// Counter; `outcome`: `ok` or `error`.
 const JWKS_FETCHES: &str = "usage_analytics_api_jwks_fetches_total";
 
 /// All names, for the tests that hold alerts and dashboards against them.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 7] = [
     HTTP_REQUEST_DURATION,
     POOL_WAIT,
     QUERY_DURATION,
     POOL_CONNECTIONS,
+    SESSIONS_ENDED,
     TOKENS_REFUSED,
     JWKS_FETCHES,
 ];
@@ -48,6 +51,11 @@ pub(crate) fn describe() {
         "Time from a statement to its last row."
     );
     describe_gauge!(POOL_CONNECTIONS, Unit::Count, "Connections to the database.");
+    describe_counter!(
+        SESSIONS_ENDED,
+        Unit::Count,
+        "Sessions ended because nobody waited for their answer any more."
+    );
     describe_counter!(
         TOKENS_REFUSED,
         Unit::Count,
@@ -96,6 +104,11 @@ pub(crate) fn pool_holds(open: usize, idle: usize) {
     for (state, count) in gauges {
         gauge!(POOL_CONNECTIONS, "state" => state).set(u32::try_from(count).map_or(f64::NAN, f64::from));
     }
+}
+
+/// A session whose answer nobody waited for was ended, or could not be.
+pub(crate) fn session_ended(outcome: &'static str) {
+    counter!(SESSIONS_ENDED, "outcome" => outcome).increment(1);
 }
 
 /// A token was refused.

@@ -142,6 +142,12 @@ impl Platform {
 
     /// The API with a reader's rights.
     pub(crate) async fn api(&self, more: &[(&str, &str)]) -> Result<Service> {
+        let mut api = self.launch_api(more)?;
+        api.wait_ready(Duration::from_secs(30)).await?;
+        Ok(api)
+    }
+
+    pub(crate) fn launch_api(&self, more: &[(&str, &str)]) -> Result<Service> {
         let database = self.url_of("reader")?;
         let mut environment = vec![
             ("DATABASE_URL", &*database),
@@ -150,7 +156,7 @@ impl Platform {
         ];
         environment.extend(more);
         let log = self.logs.join(format!("api-{}.log", Uuid::new_v4().simple()));
-        Service::start(&PathBuf::from(setting("E2E_API_BIN")?), &environment, &log).await
+        Service::launch(&PathBuf::from(setting("E2E_API_BIN")?), &environment, &log)
     }
 
     pub(crate) async fn publisher(&self) -> Result<Publisher> {

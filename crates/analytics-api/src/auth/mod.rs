@@ -9,6 +9,7 @@ mod keys;
 pub(crate) mod permit;
 mod principal;
 mod provider;
+mod schedule;
 #[cfg(test)]
 pub(crate) mod test_tokens;
 mod token;
