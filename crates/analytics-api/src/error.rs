@@ -19,6 +19,8 @@ use crate::auth::TokenFault;
 
 /// After how many seconds a client may try again when a server behind this one was away.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+/// The same, when this instance alone had too much to do.
+const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 /// How many parameters a problem names. A query string has room for thousands that are wrong.
 const MAX_FAULTS: usize = 20;
 
@@ -52,6 +54,19 @@ pub(crate) enum ApiError {
     /// More header bytes than any client of this API needs.
     #[error("The request headers are larger than {0} bytes.")]
     HeadersTooLarge(usize),
+    /// More questions of this caller than it may ask.
+    #[error("This caller may ask {per_second} questions a second, and {burst} at once.")]
+    TooManyRequests {
+        /// The rate.
+        per_second: u32,
+        /// What it may ask at once after a silence.
+        burst: u32,
+        /// When the next one will be let in.
+        retry_after_seconds: u64,
+    },
+    /// As many questions as this instance answers at once.
+    #[error("This instance is answering {0} questions already, and answers no more at once.")]
+    Busy(usize),
     /// A server that this one depends on cannot be reached, or not in time.
     #[error("{0} cannot be reached at the moment.")]
     Unavailable(Dependency),
@@ -142,6 +157,12 @@ impl ApiError {
                 "headers-too-large",
                 "Request headers too large",
             ),
+            Self::TooManyRequests { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-requests",
+                "Too many requests",
+            ),
+            Self::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable"),
             Self::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "too-slow", "Question took too long"),
@@ -227,6 +248,14 @@ impl ResponseError for ApiError {
             }
             Self::Unavailable(_) => {
                 response.insert_header((header::RETRY_AFTER, RETRY_AFTER));
+            }
+            Self::Busy(_) => {
+                response.insert_header((header::RETRY_AFTER, RETRY_SOON));
+            }
+            Self::TooManyRequests {
+                retry_after_seconds, ..
+            } => {
+                response.insert_header((header::RETRY_AFTER, retry_after_seconds.to_string()));
             }
             _ => {}
         }

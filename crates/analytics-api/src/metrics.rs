@@ -19,17 +19,23 @@ const POOL_CONNECTIONS: &str = "usage_analytics_api_database_pool_connections";
 const SESSIONS_ENDED: &str = "usage_analytics_api_database_sessions_ended_total";
 /// Counter; `reason`.
 const TOKENS_REFUSED: &str = "usage_analytics_api_tokens_refused_total";
+/// Counter; `reason`: `rate` or `in_flight`.
+const QUESTIONS_REFUSED: &str = "usage_analytics_api_questions_refused_total";
+/// Gauge.
+const QUESTIONS_IN_FLIGHT: &str = "usage_analytics_api_questions_in_flight";
 /// Counter; `outcome`: `ok` or `error`.
 const JWKS_FETCHES: &str = "usage_analytics_api_jwks_fetches_total";
 
 /// All names, for the tests that hold alerts and dashboards against them.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 9] = [
     HTTP_REQUEST_DURATION,
     POOL_WAIT,
     QUERY_DURATION,
     POOL_CONNECTIONS,
     SESSIONS_ENDED,
     TOKENS_REFUSED,
+    QUESTIONS_REFUSED,
+    QUESTIONS_IN_FLIGHT,
     JWKS_FETCHES,
 ];
 
@@ -60,6 +66,16 @@ pub(crate) fn describe() {
         TOKENS_REFUSED,
         Unit::Count,
         "Requests whose bearer token proved nothing."
+    );
+    describe_counter!(
+        QUESTIONS_REFUSED,
+        Unit::Count,
+        "Questions of proven callers that were too many."
+    );
+    describe_gauge!(
+        QUESTIONS_IN_FLIGHT,
+        Unit::Count,
+        "Questions that are being answered."
     );
     describe_counter!(
         JWKS_FETCHES,
@@ -114,6 +130,16 @@ pub(crate) fn session_ended(outcome: &'static str) {
 /// A token was refused.
 pub(crate) fn token_refused(fault: TokenFault) {
     counter!(TOKENS_REFUSED, "reason" => fault.label()).increment(1);
+}
+
+/// A question was one too many.
+pub(crate) fn question_refused(reason: &'static str) {
+    counter!(QUESTIONS_REFUSED, "reason" => reason).increment(1);
+}
+
+/// How many questions are being answered.
+pub(crate) fn in_flight(questions: usize) {
+    gauge!(QUESTIONS_IN_FLIGHT).set(u32::try_from(questions).map_or(f64::NAN, f64::from));
 }
 
 /// The signing keys were fetched, or not.

@@ -115,7 +115,12 @@ impl Application {
         } = self;
         let handle = server.handle();
         let shared = app.clone();
-        let beside = tokio::spawn(async move { shared.authenticator.keep_keys_fresh().await });
+        let beside = tokio::spawn(async move {
+            tokio::join!(
+                shared.authenticator.keep_keys_fresh(),
+                shared.admission.forget_callers()
+            )
+        });
         info!(%address, "listening");
         tokio::select! {
             ended = &mut server => return ended.map_err(StartError::Server),
@@ -212,5 +217,7 @@ mod contract_parameters;
 mod identity_matrix;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod too_many;
 #[cfg(test)]
 pub(crate) mod without_database;

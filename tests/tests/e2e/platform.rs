@@ -152,6 +152,8 @@ impl Platform {
         let mut environment = vec![
             ("DATABASE_URL", &*database),
             ("JWT_SECRET", SECRET),
+            // One caller asks everything here.
+            ("RATE_LIMIT_PER_SECOND", "0"),
             ("SHUTDOWN_DELAY_SECONDS", "0"),
         ];
         environment.extend(more);
