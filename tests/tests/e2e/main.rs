@@ -11,6 +11,7 @@ mod freshness;
 mod main_path;
 mod maintenance;
 mod migrations;
+mod operation;
 mod outages;
 mod plans;
 mod platform;

@@ -36,7 +36,7 @@ async fn the_api_says_503_within_a_second_without_its_database() -> Result<()> {
         let mut url = reqwest::Url::parse(&platform.url_of("reader")?)?;
         ensure!(url.set_port(Some(port)).is_ok());
         let binary = std::path::PathBuf::from(setting("E2E_API_BIN")?);
-        let log = std::env::temp_dir().join(format!("{}.log", e2e::publisher::unique_queue("api")));
+        let log = std::path::PathBuf::from(setting("E2E_LOGS")?).join(format!("api-away-{port}.log"));
         let environment = [("DATABASE_URL", url.as_str()), ("JWT_SECRET", SECRET)];
         let api = e2e::process::Service::launch(&binary, &environment, &log)?;
         while reqwest::get(api.url("/health")).await.is_err() {
