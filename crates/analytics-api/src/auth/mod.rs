@@ -48,6 +48,12 @@ impl Authenticator {
         self.keys.keep_fresh().await;
     }
 
+    /// As if so much time had passed since keys were fetched.
+    #[cfg(test)]
+    async fn elapse(&self, time: std::time::Duration) {
+        self.keys.elapse(time).await;
+    }
+
     /// Whether there is a key to prove tokens with.
     pub(crate) fn has_keys(&self) -> bool {
         self.keys.any()

@@ -62,6 +62,12 @@ impl Provider {
         })
     }
 
+    /// As if so much time had passed since the last fetch.
+    #[cfg(test)]
+    pub(super) async fn elapse(&self, time: Duration) {
+        self.schedule.lock().await.elapse(time);
+    }
+
     pub(super) fn has_keys(&self) -> bool {
         self.current().is_some()
     }

@@ -30,6 +30,13 @@ impl Schedule {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn elapse(&mut self, time: Duration) {
+        for moment in [&mut self.last, &mut self.last_good].into_iter().flatten() {
+            *moment = moment.checked_sub(time).expect("the clock has run for so long");
+        }
+    }
+
     /// When the keys are to be fetched again whatever tokens say; `None`: now.
     pub(super) fn due(&self) -> Option<Instant> {
         let retry = self.due_for_unknown_key()?;
