@@ -24,7 +24,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "DATABASE_POOL_SIZE",
         default: Some("10"),
-        help: "connections to PostgreSQL, 1 to 500",
+        help: "sessions for questions, 1 to 500; the probes have one more",
     },
     Key {
         name: "JWT_SECRET",
@@ -57,6 +57,16 @@ pub const KEYS: &[Key] = &[
         help: "how far the clocks of this service and the token's issuer may differ, 0 to 300",
     },
     Key {
+        name: "RATE_LIMIT_PER_SECOND",
+        default: Some("100"),
+        help: "questions of one caller a second, twice as many in a burst, 0 to 1000000; 0 switches it off",
+    },
+    Key {
+        name: "IN_FLIGHT_LIMIT",
+        default: Some("256"),
+        help: "questions that are being answered at once, 1 to 100000; a 503 above",
+    },
+    Key {
         name: "FRESHNESS_DELAYED_SECONDS",
         default: Some("60"),
         help: "from which age on an answer calls itself delayed, in seconds, 1 to 86400",
@@ -79,6 +89,10 @@ pub struct Config {
     pub pool_size: usize,
     /// How tokens are proven.
     pub jwt: JwtConfig,
+    /// Questions of one caller a second; 0 for any number.
+    pub rate_per_second: u32,
+    /// Questions that are being answered at once.
+    pub in_flight_limit: usize,
     /// From which age on an answer is delayed.
     pub delayed_seconds: f64,
     /// How long readiness is false before the server stops.
@@ -143,6 +157,8 @@ impl Config {
                 .map_err(|error| settings.invalid("DATABASE_URL", error.to_string()))?,
             pool_size: settings.within("DATABASE_POOL_SIZE", 1..=500)?,
             jwt: JwtConfig::from_settings(settings)?,
+            rate_per_second: settings.within("RATE_LIMIT_PER_SECOND", 0..=1_000_000)?,
+            in_flight_limit: settings.within("IN_FLIGHT_LIMIT", 1..=100_000)?,
             delayed_seconds: settings.within("FRESHNESS_DELAYED_SECONDS", 1.0..=86_400.0)?,
             shutdown_delay: Duration::from_secs(settings.within("SHUTDOWN_DELAY_SECONDS", 0..=300)?),
         })
@@ -207,6 +223,7 @@ mod tests {
     fn the_defaults_are_the_documented_ones() {
         let config = load(&[("JWT_SECRET", SECRET)]).unwrap();
         assert_eq!((config.port, config.pool_size), (8080, 10));
+        assert_eq!((config.rate_per_second, config.in_flight_limit), (100, 256));
         assert_eq!((config.jwt.leeway_seconds, config.jwt.issuer), (30, None));
         assert_eq!(
             (config.delayed_seconds, config.shutdown_delay),

@@ -7,22 +7,31 @@
 //! The question itself may then take as long as the statement timeout lets it.
 //!
 //! A connection goes back to the pool only when everything that was sent on it has been answered; after an
-//! error, a deadline, or a caller that hung up, it is thrown away.
+//! error, a deadline, or a caller that hung up, its session is ended first ([`lease`]). So the pool's size
+//! bounds the sessions that the server has for questions; the probes have one beside it ([`probe`]).
 
+mod lease;
+mod probe;
+
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use analytics_core::query::{Param, Statement, freshness};
-use analytics_runtime::postgres::Database as Address;
-use analytics_runtime::schema::{self, SchemaError};
+use analytics_runtime::postgres::{Database as Address, TlsConnector};
 use deadpool_postgres::{
-    BuildError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    BuildError, Connect, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
+
+use lease::Lease;
+use probe::Probe;
 
 use crate::error::{ApiError, Dependency};
 use crate::metrics;
@@ -53,7 +62,9 @@ const SESSION: [(&str, &str); 5] = [
 /// The pool of read-only sessions.
 pub(crate) struct Database {
     pool: Pool,
+    probe: Probe,
     runtime: Handle,
+    tls: TlsConnector,
 }
 
 /// What came back for a question.
@@ -63,6 +74,7 @@ pub(crate) struct Read {
 }
 
 /// Why no question can be answered now.
+#[derive(Debug)]
 pub(crate) enum Unready {
     /// It cannot be reached.
     Database,
@@ -95,7 +107,9 @@ impl Database {
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        let manager = Manager::from_config(address.config().clone(), address.tls(), recycling);
+        let tls = address.tls();
+        let manager = Manager::from_connect(address.config().clone(), Connector(tls.clone()), recycling);
+        let runtime = Handle::current();
         Ok(Self {
             pool: Pool::builder(manager)
                 .max_size(size)
@@ -103,7 +117,9 @@ impl Database {
                 .wait_timeout(Some(REACH_TIMEOUT))
                 .runtime(Runtime::Tokio1)
                 .build()?,
-            runtime: Handle::current(),
+            probe: Probe::new(address, runtime.clone()),
+            runtime,
+            tls,
         })
     }
 
@@ -140,23 +156,7 @@ impl Database {
 
     /// Whether a question could be answered now.
     pub(crate) async fn ready(&self) -> Result<(), Unready> {
-        let reached_by = Instant::now() + REACH_TIMEOUT;
-        let lease = self.lease(reached_by).await.map_err(|error| {
-            warn!(%error, "database not reached");
-            Unready::Database
-        })?;
-        match timeout_at(reached_by, schema::check(&lease)).await {
-            Ok(Ok(())) => {
-                lease.give_back();
-                Ok(())
-            }
-            Ok(Err(SchemaError::Database(error))) => {
-                warn!(error = described(&error), "schema version not read");
-                Err(Unready::Database)
-            }
-            Ok(Err(error)) => Err(Unready::Schema(error.to_string())),
-            Err(_) => Err(Unready::Database),
-        }
+        self.probe.check(Instant::now() + REACH_TIMEOUT).await
     }
 
     /// Puts the pool's size into the metrics.
@@ -183,35 +183,30 @@ impl Database {
             Err(_) => "timeout",
         };
         metrics::pool_waited(outcome, began.elapsed());
-        Ok(Lease(Some(got??)))
+        Ok(Lease::new(got??, self.runtime.clone(), self.tls.clone()))
     }
 }
 
-/// A connection that is thrown away when it is dropped, unless it is given back.
-struct Lease(Option<Object>);
+/// Opens the pool's connections. What ends one is told to whoever waits on it; a line for each that was
+/// ended on purpose would be noise.
+struct Connector(TlsConnector);
 
-impl Lease {
-    /// Everything that was sent has been answered: the pool may have it again.
-    fn give_back(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl std::ops::Deref for Lease {
-    type Target = Client;
-
-    fn deref(&self) -> &Client {
-        self.0
-            .as_ref()
-            .expect("a lease is empty only while it is being given back or dropped")
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(object) = self.0.take() {
-            drop(Object::take(object));
-        }
+impl Connect for Connector {
+    fn connect(
+        &self,
+        config: &tokio_postgres::Config,
+    ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>>
+    {
+        let config = config.clone();
+        Box::pin(async move {
+            let (client, connection) = config.connect(self.0.clone()).await?;
+            let driving = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    debug!(%error, "database connection ended");
+                }
+            });
+            Ok((client, driving))
+        })
     }
 }
 

@@ -16,6 +16,10 @@ use crate::auth::TokenFault;
 
 /// After how many seconds a client may try again when a server behind this one was away.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+/// The same, when this instance alone had too much to do.
+const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
+/// How many parameters a problem names. A query string has room for thousands that are wrong.
+const MAX_FAULTS: usize = 20;
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,19 @@ pub(crate) enum ApiError {
     /// More header bytes than any client of this API needs.
     #[error("The request headers are larger than {0} bytes.")]
     HeadersTooLarge(usize),
+    /// More questions of this caller than it may ask.
+    #[error("This caller may ask {per_second} questions a second, and {burst} at once.")]
+    TooManyRequests {
+        /// The rate.
+        per_second: u32,
+        /// What it may ask at once after a silence.
+        burst: u32,
+        /// When the next one will be let in.
+        retry_after_seconds: u64,
+    },
+    /// As many questions as this instance answers at once.
+    #[error("This instance is answering {0} questions already, and answers no more at once.")]
+    Busy(usize),
     /// A server that this one depends on cannot be reached, or not in time.
     #[error("{0} cannot be reached at the moment.")]
     Unavailable(Dependency),
@@ -137,6 +154,12 @@ impl ApiError {
                 "headers-too-large",
                 "Request headers too large",
             ),
+            Self::TooManyRequests { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-requests",
+                "Too many requests",
+            ),
+            Self::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable"),
             Self::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "too-slow", "Question took too long"),
@@ -163,7 +186,7 @@ impl ApiError {
             detail: self.to_string(),
             request_id,
             errors: if let Self::BadParameters(faults) = self {
-                faults
+                named(faults).0
             } else {
                 &[]
             },
@@ -193,6 +216,14 @@ impl ResponseError for ApiError {
             Self::Unavailable(_) => {
                 response.insert_header((header::RETRY_AFTER, RETRY_AFTER));
             }
+            Self::Busy(_) => {
+                response.insert_header((header::RETRY_AFTER, RETRY_SOON));
+            }
+            Self::TooManyRequests {
+                retry_after_seconds, ..
+            } => {
+                response.insert_header((header::RETRY_AFTER, retry_after_seconds.to_string()));
+            }
             _ => {}
         }
         response.finish()
@@ -211,17 +242,21 @@ fn challenge(fault: TokenFault) -> HeaderValue {
 }
 
 fn name_them(faults: &[ParameterFault]) -> String {
-    let mut text = String::new();
-    for ParameterFault {
-        parameter, detail, ..
-    } in faults
-    {
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        text.push_str(&format!("`{parameter}` {detail}."));
+    let (named, others) = named(faults);
+    let mut sentences: Vec<String> = named
+        .iter()
+        .map(|fault| format!("`{}` {}.", fault.parameter, fault.detail))
+        .collect();
+    if others > 0 {
+        sentences.push(format!("{others} more are not listed here."));
     }
-    text
+    sentences.join(" ")
+}
+
+/// The faults that are named, and how many others there are.
+fn named(faults: &[ParameterFault]) -> (&[ParameterFault], usize) {
+    let (named, others) = faults.split_at(faults.len().min(MAX_FAULTS));
+    (named, others.len())
 }
 
 #[cfg(test)]
@@ -251,6 +286,21 @@ mod tests {
                 }],
             })
         );
+    }
+
+    #[test]
+    fn a_problem_is_not_larger_than_its_cause_calls_for() {
+        let fault = ParameterFault {
+            parameter: "a".repeat(64),
+            detail: "is not a parameter of this request".into(),
+            allowed: vec!["start_time".into(); 20],
+        };
+        let error = ApiError::BadParameters(vec![fault; 8_000]);
+        let body = serde_json::to_value(error.problem("r-1")).unwrap();
+        assert_eq!(body["errors"].as_array().unwrap().len(), MAX_FAULTS);
+        let detail = body["detail"].as_str().unwrap();
+        assert!(detail.ends_with("7980 more are not listed here."), "{detail}");
+        assert!(body.to_string().len() < 16_384);
     }
 
     #[test]

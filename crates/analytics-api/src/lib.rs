@@ -11,6 +11,7 @@
 //! [`Application::bind`] takes a port (0 takes any) and tells its address; [`Application::run`] serves until
 //! `shutdown` completes. The binary and the tests start the same value.
 
+mod admission;
 mod auth;
 pub mod config;
 mod db;
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use analytics_runtime::metrics_endpoint::MetricsEndpoint;
 
+use admission::Admission;
 use auth::Authenticator;
 use config::Config;
 use db::Database;
@@ -36,6 +38,7 @@ use db::Database;
 /// What every handler shares.
 pub(crate) struct App {
     authenticator: Authenticator,
+    admission: Admission,
     database: Database,
     metrics: MetricsEndpoint,
     delayed_seconds: f64,
@@ -46,6 +49,7 @@ impl App {
     fn new(config: &Config, metrics: MetricsEndpoint) -> Result<Self, StartError> {
         Ok(Self {
             authenticator: Authenticator::new(&config.jwt)?,
+            admission: Admission::new(config.rate_per_second, config.in_flight_limit),
             database: Database::new(&config.database, config.pool_size)?,
             metrics,
             delayed_seconds: config.delayed_seconds,

@@ -15,18 +15,27 @@ const POOL_WAIT: &str = "usage_analytics_api_database_pool_wait_seconds";
 const QUERY_DURATION: &str = "usage_analytics_api_database_query_duration_seconds";
 /// Gauge; `state`: `open` or `idle`.
 const POOL_CONNECTIONS: &str = "usage_analytics_api_database_pool_connections";
+/// Counter; `outcome`: `ok` or `timeout`.
+const SESSIONS_ENDED: &str = "usage_analytics_api_database_sessions_ended_total";
 /// Counter; `reason`.
 const TOKENS_REFUSED: &str = "usage_analytics_api_tokens_refused_total";
+/// Counter; `reason`: `rate` or `in_flight`.
+const QUESTIONS_REFUSED: &str = "usage_analytics_api_questions_refused_total";
+/// Gauge.
+const QUESTIONS_IN_FLIGHT: &str = "usage_analytics_api_questions_in_flight";
 /// Counter; `outcome`: `ok` or `error`.
 const JWKS_FETCHES: &str = "usage_analytics_api_jwks_fetches_total";
 
 /// All names, for the tests that hold alerts and dashboards against them.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 9] = [
     HTTP_REQUEST_DURATION,
     POOL_WAIT,
     QUERY_DURATION,
     POOL_CONNECTIONS,
+    SESSIONS_ENDED,
     TOKENS_REFUSED,
+    QUESTIONS_REFUSED,
+    QUESTIONS_IN_FLIGHT,
     JWKS_FETCHES,
 ];
 
@@ -49,9 +58,24 @@ pub(crate) fn describe() {
     );
     describe_gauge!(POOL_CONNECTIONS, Unit::Count, "Connections to the database.");
     describe_counter!(
+        SESSIONS_ENDED,
+        Unit::Count,
+        "Sessions ended because nobody waited for their answer any more."
+    );
+    describe_counter!(
         TOKENS_REFUSED,
         Unit::Count,
         "Requests whose bearer token proved nothing."
+    );
+    describe_counter!(
+        QUESTIONS_REFUSED,
+        Unit::Count,
+        "Questions of proven callers that were too many."
+    );
+    describe_gauge!(
+        QUESTIONS_IN_FLIGHT,
+        Unit::Count,
+        "Questions that are being answered."
     );
     describe_counter!(
         JWKS_FETCHES,
@@ -98,9 +122,24 @@ pub(crate) fn pool_holds(open: usize, idle: usize) {
     }
 }
 
+/// A session whose answer nobody waited for was ended, or could not be.
+pub(crate) fn session_ended(outcome: &'static str) {
+    counter!(SESSIONS_ENDED, "outcome" => outcome).increment(1);
+}
+
 /// A token was refused.
 pub(crate) fn token_refused(fault: TokenFault) {
     counter!(TOKENS_REFUSED, "reason" => fault.label()).increment(1);
+}
+
+/// A question was one too many.
+pub(crate) fn question_refused(reason: &'static str) {
+    counter!(QUESTIONS_REFUSED, "reason" => reason).increment(1);
+}
+
+/// How many questions are being answered.
+pub(crate) fn in_flight(questions: usize) {
+    gauge!(QUESTIONS_IN_FLIGHT).set(u32::try_from(questions).map_or(f64::NAN, f64::from));
 }
 
 /// The signing keys were fetched, or not.

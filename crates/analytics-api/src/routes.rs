@@ -40,7 +40,7 @@ pub const TABLE: [Entry; 10] = [
     Entry { path: "/api/v1/analytics/system/models",        readers: Readers::SystemAdmins, handler: || by("system_models", Dimension::Model) },
     Entry { path: "/health",                                readers: Readers::Everybody,    handler: || web::get().to(probes::health) },
     Entry { path: "/ready",                                 readers: Readers::Everybody,    handler: || web::get().to(probes::ready) },
-    Entry { path: "/metrics",                               readers: Readers::Everybody,    handler: || web::get().to(probes::metrics) },
+    Entry { path: "/metrics",                               readers: Readers::Everybody,    handler: || web::get().to(probes::exposition) },
 ];
 
 /// Registers the table.

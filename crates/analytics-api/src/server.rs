@@ -1,7 +1,8 @@
 //! The application as a value: bound to a port, served until it is told to stop.
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use analytics_runtime::metrics_endpoint::MetricsEndpoint;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::auth::KeysError;
@@ -22,6 +25,10 @@ use crate::{App, metrics, routes};
 const DRAIN_SECONDS: u64 = 15;
 /// A client that sends its headers slower than this holds a connection for nothing.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 1_024;
+/// How often a database that is away is looked for at start.
+const FIRST_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +44,12 @@ pub enum StartError {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The server, after it was bound.
+    #[error("the server failed")]
+    Server(#[source] std::io::Error),
+    /// The database is there, with a schema that this build cannot read.
+    #[error("{0}")]
+    Schema(String),
     /// The pool.
     #[error("cannot make a connection pool")]
     Pool(#[from] deadpool_postgres::BuildError),
@@ -62,11 +75,13 @@ impl Application {
         };
         metrics::describe();
         let app = Data::new(App::new(config, metrics_endpoint)?);
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port)).map_err(cannot_listen)?;
+        let listener = listen(config.port).map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
         let shared = app.clone();
         let server = HttpServer::new(move || application(shared.clone()))
             .client_request_timeout(HEADER_TIMEOUT)
+            // A caller that closes its side has hung up: what it asked for ends, and with it the question.
+            .h1_allow_half_closed(false)
             .shutdown_timeout(DRAIN_SECONDS)
             .disable_signals()
             .listen(listener)
@@ -90,8 +105,8 @@ impl Application {
     /// any more, answers what has been asked, and returns.
     ///
     /// # Errors
-    /// If the server fails by itself.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
+    /// If the server fails by itself, or the database turns out to have another schema than this build's.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
         let Self {
             app,
             mut server,
@@ -101,11 +116,18 @@ impl Application {
         let handle = server.handle();
         let shared = app.clone();
         let beside = tokio::spawn(async move {
-            tokio::join!(log_readiness(&shared), shared.authenticator.keep_keys_fresh())
+            tokio::join!(
+                shared.authenticator.keep_keys_fresh(),
+                shared.admission.forget_callers()
+            )
         });
         info!(%address, "listening");
         tokio::select! {
-            ended = &mut server => return ended,
+            ended = &mut server => return ended.map_err(StartError::Server),
+            why = wrong_schema(&app) => {
+                let (_, ()) = tokio::join!(server, handle.stop(false));
+                return Err(StartError::Schema(why));
+            }
             () = shutdown => {}
         }
         app.shutting_down.store(true, Ordering::Relaxed);
@@ -114,13 +136,13 @@ impl Application {
             "not ready any more, stopping soon"
         );
         let stop = async {
-            tokio::time::sleep(shutdown_delay).await;
+            sleep(shutdown_delay).await;
             handle.stop(true).await;
         };
         let (ended, ()) = tokio::join!(server, stop);
         beside.abort();
         info!("stopped");
-        ended
+        ended.map_err(StartError::Server)
     }
 }
 
@@ -145,13 +167,47 @@ fn application(
         .wrap(from_fn(request_id))
 }
 
-/// Says once, at start, what `/ready` will say: a wrong schema is to be seen in the log of a rollout. The
-/// service serves all the same, because what is missing may come.
-async fn log_readiness(app: &App) {
-    match app.database.ready().await {
-        Ok(()) => info!("the database is there, with the schema that this build needs"),
-        Err(Unready::Database) => warn!("the database cannot be reached yet; /ready says so until it can"),
-        Err(Unready::Schema(why)) => warn!(why, "not ready"),
+/// Looks at the database until it is reached for the first time, which may take as long as it will.
+/// Completes only if its schema is not the one of this build: that stops the start, so that a rollout
+/// stops as well. Later, `/ready` looks at it.
+async fn wrong_schema(app: &App) -> String {
+    let mut said = false;
+    loop {
+        match app.database.ready().await {
+            Ok(()) => {
+                info!("the database is there, with the schema that this build needs");
+                return std::future::pending().await;
+            }
+            Err(Unready::Schema(why)) => return why,
+            Err(Unready::Database) if said => {}
+            Err(Unready::Database) => {
+                warn!("the database cannot be reached yet; /ready says so until it can");
+                said = true;
+            }
+        }
+        sleep(FIRST_LOOK_INTERVAL).await;
+    }
+}
+
+/// On all addresses of the host, those of IPv6 and those of IPv4.
+fn listen(port: u16) -> std::io::Result<TcpListener> {
+    let on = |domain, address: SocketAddr| -> std::io::Result<TcpListener> {
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    };
+    match on(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
+        // A port that is taken is taken; a host without IPv6 has IPv4.
+        Err(error) if error.kind() != ErrorKind::AddrInUse => {
+            on(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())
+        }
+        bound => bound,
     }
 }
 
@@ -161,5 +217,7 @@ mod contract_parameters;
 mod identity_matrix;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod too_many;
 #[cfg(test)]
 pub(crate) mod without_database;

@@ -18,3 +18,4 @@ pub mod query;
 pub mod range;
 pub mod rollup;
 pub mod schema;
+pub mod session;

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
+mod abandoned;
 mod answers;
 mod batches;
 mod contracts;
@@ -14,6 +15,7 @@ mod import;
 mod main_path;
 mod maintenance;
 mod migrations;
+mod operation;
 mod operator;
 mod outages;
 mod plans;

@@ -181,6 +181,13 @@ async fn a_writer_may_insert_and_a_reader_may_read(flavor: Flavor) -> Result<()>
         .await?;
     crate::rollups::assert_equal_raw(&platform).await?;
     let reader = e2e::servers::connect(&platform.url_of("reader")?).await?;
+    let beyond = platform.rights_beyond_reading("reader").await?;
+    ensure!(beyond.is_empty(), "a reader may do more than read: {beyond:?}");
+    let beyond = platform.rights_beyond_reading("writer").await?;
+    ensure!(
+        beyond.iter().any(|right| right == "usage_events"),
+        "{beyond:?} do not have what a writer may"
+    );
     ensure!(reader.query("SELECT * FROM usage_daily", &[]).await?.len() == 1);
     for (client, refused) in [
         (&writer, "SELECT * FROM usage_events"),

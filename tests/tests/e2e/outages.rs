@@ -90,7 +90,7 @@ async fn the_api_says_503_within_a_second_without_its_database() -> Result<()> {
         let mut url = reqwest::Url::parse(&platform.url_of("reader")?)?;
         ensure!(url.set_port(Some(port)).is_ok());
         let binary = std::path::PathBuf::from(setting("E2E_API_BIN")?);
-        let log = std::env::temp_dir().join(format!("{}.log", e2e::publisher::unique_queue("api")));
+        let log = std::path::PathBuf::from(setting("E2E_LOGS")?).join(format!("api-away-{port}.log"));
         let environment = [("DATABASE_URL", url.as_str()), ("JWT_SECRET", SECRET)];
         let api = e2e::process::Service::launch(&binary, &environment, &log)?;
         while reqwest::get(api.url("/health")).await.is_err() {
@@ -123,19 +123,35 @@ async fn the_api_says_503_within_a_second_without_its_database() -> Result<()> {
 #[tokio::test]
 async fn a_service_refuses_a_database_without_its_schema() -> Result<()> {
     let platform = Platform::bare(Flavor::Postgres).await?;
-    let mut worker = platform.launch_worker(&[("DATABASE_URL", &platform.owner_url()?)])?;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let url = platform.owner_url()?;
+    let worker = platform.launch_worker(&[("DATABASE_URL", &url)])?;
+    refuses_to_start(worker, "ingest-worker migrate").await?;
+    let api = platform.launch_api(&[("DATABASE_URL", &url)])?;
+    refuses_to_start(api, "ingest-worker migrate").await
+}
+
+#[tokio::test]
+async fn a_service_refuses_a_schema_of_another_version() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    let newer = "INSERT INTO refinery_schema_history VALUES (999, 'newer', '', '0')";
+    platform.owner.batch_execute(newer).await?;
+    refuses_to_start(platform.launch_worker(&[])?, "version 999").await?;
+    refuses_to_start(platform.launch_api(&[])?, "version 999").await
+}
+
+async fn refuses_to_start(mut service: e2e::process::Service, why: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
     let status = loop {
-        if let Some(status) = worker.ended()? {
+        if let Some(status) = service.ended()? {
             break status;
         }
-        ensure!(Instant::now() < deadline, "the worker runs without a schema");
+        ensure!(Instant::now() < deadline, "it runs: {}", service.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     ensure!(
-        !status.success() && worker.log().contains("ingest-worker migrate"),
+        !status.success() && service.log().contains(why),
         "{}",
-        worker.log()
+        service.log()
     );
     Ok(())
 }

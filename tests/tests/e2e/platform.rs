@@ -68,7 +68,7 @@ impl Platform {
         ] {
             admin.batch_execute(&statement).await?;
         }
-        let logs = std::env::temp_dir().join("usage-analytics-e2e").join(&name);
+        let logs = PathBuf::from(setting("E2E_LOGS")?).join(&name);
         std::fs::create_dir_all(&logs)?;
         let owner = connect(&in_database(&server, &name, None)?).await?;
         Ok(Self {
@@ -165,15 +165,23 @@ impl Platform {
 
     /// The API with a reader's rights.
     pub(crate) async fn api(&self, more: &[(&str, &str)]) -> Result<Service> {
+        let mut api = self.launch_api(more)?;
+        api.wait_ready(Duration::from_secs(30)).await?;
+        Ok(api)
+    }
+
+    pub(crate) fn launch_api(&self, more: &[(&str, &str)]) -> Result<Service> {
         let database = self.url_of("reader")?;
         let mut environment = vec![
             ("DATABASE_URL", &*database),
             ("JWT_SECRET", SECRET),
+            // One caller asks everything here.
+            ("RATE_LIMIT_PER_SECOND", "0"),
             ("SHUTDOWN_DELAY_SECONDS", "0"),
         ];
         environment.extend(more);
         let log = self.logs.join(format!("api-{}.log", Uuid::new_v4().simple()));
-        Service::start(&PathBuf::from(setting("E2E_API_BIN")?), &environment, &log).await
+        Service::launch(&PathBuf::from(setting("E2E_API_BIN")?), &environment, &log)
     }
 
     pub(crate) async fn publisher(&self) -> Result<Publisher> {
@@ -237,6 +245,25 @@ impl Platform {
             format!("ALTER ROLE {role} LOGIN")
         };
         Ok(self.owner.batch_execute(&statement).await?)
+    }
+
+    /// What a role may do besides reading: relations it may change, and wider rights.
+    pub(crate) async fn rights_beyond_reading(&self, right: &str) -> Result<Vec<String>> {
+        let query = "SELECT relname::text AS may FROM pg_class \
+             WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') \
+             AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) \
+             AND CASE relkind WHEN 'S' THEN has_sequence_privilege($1, oid, 'USAGE, UPDATE') \
+             ELSE has_table_privilege($1, oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') END \
+             UNION ALL SELECT 'schema ' || nspname FROM pg_namespace \
+             WHERE has_schema_privilege($1, oid, 'CREATE') AND nspname !~ '^pg_' \
+             UNION ALL SELECT 'database' WHERE has_database_privilege($1, current_database(), 'CREATE') \
+             UNION ALL SELECT 'attributes' FROM pg_roles WHERE rolname = $1 \
+             AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls) \
+             UNION ALL SELECT 'member of ' || roleid::regrole FROM pg_auth_members \
+             WHERE member::regrole::text = $1 \
+             ORDER BY may";
+        let rows = self.owner.query(query, &[&self.role(right)]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     pub(crate) async fn count(&self, query: &str) -> Result<i64> {

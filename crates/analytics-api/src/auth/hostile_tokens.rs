@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Data};
@@ -386,6 +387,33 @@ async fn unknown_keys_are_fetched_once_however_many_ask() {
         IN,
         "old keys stay"
     );
+}
+
+#[actix_web::test]
+async fn keys_are_rotated_and_outlast_their_provider() {
+    let (old, new) = (Signer::ed25519(), Signer::ed25519());
+    let provider = provider(&json!({"keys": [old.jwk("old")]}));
+    let app = app(&[("JWT_JWKS_URL", &provider.url)]);
+    let claims = admin_claims();
+    let (by_old, by_new) = (old.token(Some("old"), &claims), new.token(Some("new"), &claims));
+    assert_eq!(status(&app, &by_old).await, IN);
+
+    provider.serves(&json!({"keys": [new.jwk("new")]}));
+    assert_eq!(status(&app, &by_new).await, UNAUTHENTICATED, "asked just now");
+    app.authenticator.elapse(Duration::from_secs(31)).await;
+    assert_eq!(status(&app, &by_new).await, IN, "an unknown key is fetched");
+    assert_eq!(
+        status(&app, &by_old).await,
+        UNAUTHENTICATED,
+        "a withdrawn key is gone"
+    );
+    assert_eq!(provider.asked(), 2);
+
+    provider.serves(&"away");
+    app.authenticator.elapse(Duration::from_secs(31)).await;
+    assert_eq!(status(&app, &by_old).await, UNAUTHENTICATED);
+    assert_eq!(provider.asked(), 3);
+    assert_eq!(status(&app, &by_new).await, IN, "the keys at hand stay in use");
 }
 
 #[actix_web::test]

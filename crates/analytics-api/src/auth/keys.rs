@@ -68,6 +68,14 @@ impl Keys {
         found.ok_or(ApiError::Unauthenticated(TokenFault::UnknownKey))
     }
 
+    #[cfg(test)]
+    pub(super) async fn elapse(&self, time: std::time::Duration) {
+        match self {
+            Self::Secret(_) | Self::File(_) => {}
+            Self::Provider(provider) => provider.elapse(time).await,
+        }
+    }
+
     pub(super) fn any(&self) -> bool {
         match self {
             Self::Secret(_) | Self::File(_) => true,

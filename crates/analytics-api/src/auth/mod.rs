@@ -9,6 +9,7 @@ mod keys;
 pub(crate) mod permit;
 mod principal;
 mod provider;
+mod schedule;
 #[cfg(test)]
 pub(crate) mod test_tokens;
 mod token;
@@ -45,6 +46,12 @@ impl Authenticator {
     /// Keeps keys that come from a provider up to date, for as long as it is polled.
     pub(crate) async fn keep_keys_fresh(&self) {
         self.keys.keep_fresh().await;
+    }
+
+    /// As if so much time had passed since keys were fetched.
+    #[cfg(test)]
+    async fn elapse(&self, time: std::time::Duration) {
+        self.keys.elapse(time).await;
     }
 
     /// Whether there is a key to prove tokens with.

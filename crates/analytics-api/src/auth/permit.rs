@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::principal::{Principal, Role};
 use crate::App;
+use crate::admission::Admitted;
 use crate::error::ApiError;
 use crate::metrics;
 use crate::params;
@@ -27,6 +28,8 @@ pub(crate) struct Permit {
     scope: Scope,
     /// The only user whose requests may be read.
     only_user: Option<Uuid>,
+    /// Held for as long as the question is.
+    _admitted: Admitted,
 }
 
 impl Permit {
@@ -47,7 +50,12 @@ impl Permit {
 
     /// Holds a caller against the readers of a route. `org_id` is the path's, as text: for those who may
     /// read one organization, anything else is refused in the same way, be it a UUID or not.
-    fn decide(principal: &Principal, readers: Readers, org_id: Option<&str>) -> Result<Self, ApiError> {
+    fn decide(
+        principal: &Principal,
+        readers: Readers,
+        org_id: Option<&str>,
+        admitted: Admitted,
+    ) -> Result<Self, ApiError> {
         let own = |own: Uuid| match org_id.and_then(params::uuid) {
             Some(asked) if asked == own => Ok(Scope::Organization(own)),
             _ => Err(ApiError::Forbidden),
@@ -62,7 +70,11 @@ impl Permit {
             (Readers::Members, Role::OrgUser { org_id, user_id }) => (own(org_id)?, Some(user_id)),
             _ => return Err(ApiError::Forbidden),
         };
-        Ok(Self { scope, only_user })
+        Ok(Self {
+            scope,
+            only_user,
+            _admitted: admitted,
+        })
     }
 }
 
@@ -85,7 +97,8 @@ impl FromRequest for Permit {
                         metrics::token_refused(*fault);
                     }
                 })?;
-            let permit = Self::decide(&principal, readers, request.match_info().get("org_id"))?;
+            let admitted = app.admission.admit(&principal)?;
+            let permit = Self::decide(&principal, readers, request.match_info().get("org_id"), admitted)?;
             if principal.role == Role::SystemAdmin {
                 audit(&principal, permit.scope, &pattern);
             }

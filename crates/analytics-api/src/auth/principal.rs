@@ -10,7 +10,7 @@ use crate::params;
 const MAX_SUBJECT_CHARS: usize = 255;
 
 /// Who is asking.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Principal {
     /// The `sub` claim: a user's id.
     pub(super) subject: String,
@@ -18,7 +18,7 @@ pub(crate) struct Principal {
 }
 
 /// What a caller is, with what belongs to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     /// Reads every organization and the whole system.
     SystemAdmin,

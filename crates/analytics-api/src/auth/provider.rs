@@ -1,26 +1,21 @@
 //! The keys of an identity provider, fetched from its JWKS URL. The only file that names reqwest.
 //!
-//! They are read again every ten minutes, so that a key that was withdrawn goes, and when a token names a
-//! key that is not there, so that a new one comes at once; that at most once in 30 seconds, whoever asks
-//! and however many ask. While the provider is away the keys it gave last stay in use.
+//! When they are read again is said by [`Schedule`]; one fetch at a time, whoever asks and however many
+//! ask. While the provider is away the keys it gave last stay in use.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use reqwest::{Client, Url, redirect};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::jwks::{JwksError, KeySet};
+use super::schedule::Schedule;
 use super::token::{TokenHeader, VerifyingKey};
 use crate::metrics;
 
-/// The least time between two fetches that tokens with unknown keys can cause.
-const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(30);
-const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
-/// Until there are keys, nobody can be let in: try again soon.
-const FIRST_KEYS_INTERVAL: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// A caller is told within a second that the provider is away.
@@ -33,8 +28,8 @@ pub(super) struct Provider {
     url: Url,
     client: Client,
     keys: RwLock<Option<Arc<KeySet>>>,
-    /// When the last fetch began. Held while one runs: who waits here finds that it has just been done.
-    last_fetch: Mutex<Option<Instant>>,
+    /// Held while a fetch runs: who waits here finds that it has just been done.
+    schedule: Mutex<Schedule>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +58,14 @@ impl Provider {
             url,
             client,
             keys: RwLock::new(None),
-            last_fetch: Mutex::new(None),
+            schedule: Mutex::new(Schedule::default()),
         })
+    }
+
+    /// As if so much time had passed since the last fetch.
+    #[cfg(test)]
+    pub(super) async fn elapse(&self, time: Duration) {
+        self.schedule.lock().await.elapse(time);
     }
 
     pub(super) fn has_keys(&self) -> bool {
@@ -78,7 +79,7 @@ impl Provider {
         }
         let provider = Arc::clone(self);
         // Spawned, because a client that hangs up must not cut the fetch off for those who wait for it.
-        let fetch = tokio::spawn(async move { provider.fetch_unless_within(UNKNOWN_KEY_INTERVAL).await });
+        let fetch = tokio::spawn(async move { provider.fetch_if(Schedule::due_for_unknown_key).await });
         // It goes on by itself: this caller is told within a second, the next one may find the key.
         if !matches!(timeout(CALLER_PATIENCE, fetch).await, Ok(Ok(()))) {
             return None;
@@ -88,18 +89,12 @@ impl Provider {
 
     pub(super) async fn keep_fresh(&self) {
         loop {
-            let interval = if self.has_keys() {
-                REFRESH_INTERVAL
-            } else {
-                FIRST_KEYS_INTERVAL
-            };
-            self.fetch_unless_within(interval).await;
-            sleep(if self.has_keys() {
-                REFRESH_INTERVAL
-            } else {
-                FIRST_KEYS_INTERVAL
-            })
-            .await;
+            let due = self.schedule.lock().await.due();
+            if let Some(due) = due {
+                sleep_until(due).await;
+            }
+            // Tokens with unknown keys may have caused a fetch since; then it is due later.
+            self.fetch_if(Schedule::due).await;
         }
     }
 
@@ -108,13 +103,16 @@ impl Provider {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn fetch_unless_within(&self, interval: Duration) {
-        let mut last_fetch = self.last_fetch.lock().await;
-        if last_fetch.is_some_and(|at| at.elapsed() < interval) {
+    /// Fetches unless that is due later.
+    async fn fetch_if(&self, due: impl Fn(&Schedule) -> Option<Instant>) {
+        let mut schedule = self.schedule.lock().await;
+        let began = Instant::now();
+        if due(&schedule).is_some_and(|due| due > began) {
             return;
         }
-        *last_fetch = Some(Instant::now());
-        match self.fetch().await {
+        let fetched = self.fetch().await;
+        schedule.fetched(began, fetched.is_ok());
+        match fetched {
             Ok(keys) => {
                 info!(host = self.url.host_str(), "signing keys fetched");
                 metrics::jwks_fetched("ok");

@@ -5,8 +5,8 @@ use actix_web::{HttpResponse, Responder};
 use analytics_runtime::metrics_endpoint::CONTENT_TYPE;
 use serde::Serialize;
 
-use crate::App;
 use crate::db::Unready;
+use crate::{App, metrics};
 
 /// `GET /health`: the process answers. It asks no other server, or a database's outage would make
 /// Kubernetes restart every pod.
@@ -61,8 +61,9 @@ pub(crate) async fn ready(app: Data<App>) -> impl Responder {
 }
 
 /// `GET /metrics`
-pub(crate) async fn metrics(app: Data<App>) -> impl Responder {
+pub(crate) async fn exposition(app: Data<App>) -> impl Responder {
     app.database.report_pool();
+    metrics::in_flight(app.admission.in_flight());
     HttpResponse::Ok()
         .content_type(CONTENT_TYPE)
         .body(app.metrics.render())

@@ -1,4 +1,5 @@
-//! The id of a request: the caller's, if it is a sane one, else a new one. Every response says it.
+//! The id of a request: the caller's, if it is a sane one, else a new one; and the trace it belongs to. Every
+//! response says both, and so does every line of the log.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -7,6 +8,8 @@ use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _};
 use tracing::{Instrument as _, error_span};
 use uuid::Uuid;
+
+use super::trace_context::{self, TraceContext};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// What fits into a log line, and into the platform's `request_id` columns.
@@ -47,10 +50,19 @@ pub(crate) async fn request_id(
     let id = RequestId::of(&request);
     request.extensions_mut().insert(id.clone());
     // At the highest level, so that whatever is logged inside says whose request it was.
-    let span = error_span!("request", request_id = id.as_str());
+    let trace = TraceContext::of(request.headers());
+    let span = error_span!(
+        "request",
+        request_id = id.as_str(),
+        trace_id = trace.trace_id,
+        span_id = trace.span_id
+    );
     let mut response = next.call(request).instrument(span).await?;
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(HEADER, value);
+    }
+    if let Some(value) = trace.header() {
+        response.headers_mut().insert(trace_context::HEADER, value);
     }
     Ok(response)
 }

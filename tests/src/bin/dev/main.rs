@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod interrupt;
+mod secrets;
 mod services;
 mod tables;
 mod test;

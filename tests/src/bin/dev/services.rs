@@ -68,6 +68,8 @@ impl Services {
         let environment = [
             ("DATABASE_URL", self.database_url.as_str()),
             ("JWT_SECRET", token::SECRET),
+            // One caller asks everything here.
+            ("RATE_LIMIT_PER_SECOND", "0"),
             ("SHUTDOWN_DELAY_SECONDS", "0"),
         ];
         Service::start(

@@ -1,5 +1,6 @@
 //! `dev test`: the whole suite against servers of its own.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use nix::sys::signal::Signal;
 use tokio::process::Command;
 
 use crate::interrupt::{self, Interrupt};
+use crate::secrets;
 use crate::services::built;
 
 /// The worker under test has failpoints; no other build has.
@@ -44,6 +46,8 @@ struct Suite {
     plain: Postgres,
     timescale: Option<Postgres>,
     rabbitmq: RabbitMq,
+    /// Of the services that the tests start.
+    logs: PathBuf,
 }
 
 impl Suite {
@@ -70,6 +74,7 @@ impl Suite {
             plain,
             timescale,
             rabbitmq,
+            logs: logs()?,
         })
     }
 
@@ -83,6 +88,7 @@ impl Suite {
             .env("E2E_POSTGRES_URL", self.plain.url("postgres"))
             .env("E2E_RABBITMQ_URL", self.rabbitmq.url())
             .env("E2E_WORKER_BIN", built("ingest-worker")?)
+            .env("E2E_LOGS", &self.logs)
             .env("E2E_API_BIN", built("analytics-api")?)
             .env_remove("E2E_TIMESCALEDB_URL");
         if let Some(timescale) = &self.timescale {
@@ -90,6 +96,11 @@ impl Suite {
         }
         self.say_which_flavors();
         let ended = cargo(interrupt, &mut command).await;
+        if matches!(ended, Ok(Ended::With(0))) {
+            secrets::search(&self.logs)?;
+            // Those of a suite that failed are still to be read.
+            std::fs::remove_dir_all(&self.logs)?;
+        }
         self.say_which_flavors();
         ended
     }
@@ -116,6 +127,14 @@ impl Suite {
         tokio::try_join!(self.plain.destroy(), timescale, self.rabbitmq.destroy())?;
         Ok(())
     }
+}
+
+/// An empty folder of this run.
+fn logs() -> Result<PathBuf> {
+    let name = format!("test-{}", std::process::id());
+    let folder = std::env::temp_dir().join("usage-analytics-e2e").join(name);
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Ok(folder)
 }
 
 enum Ended {

@@ -1,0 +1,193 @@
+//! What those who operate the API see of it: its log, its metrics, its probes, and how it stops.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::process::Service;
+use e2e::token::{Claims, SECRET};
+use reqwest::StatusCode;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::platform::{Flavor, Platform};
+
+crate::in_both_flavors!(
+    a_request_leaves_a_line_a_measurement_and_its_trace,
+    reads_across_organizations_are_written_down
+);
+
+/// Asks as this caller, with headers.
+async fn ask(
+    api: &Service,
+    path: &str,
+    claims: &Claims,
+    headers: &[(&str, &str)],
+) -> Result<reqwest::Response> {
+    let mut request = reqwest::Client::new()
+        .get(api.url(path))
+        .bearer_auth(claims.sign(SECRET)?);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    Ok(request.send().await?)
+}
+
+/// The lines of a log that say this, as JSON.
+fn lines(api: &Service, message: &str) -> Result<Vec<Value>> {
+    let log = api.log();
+    let lines: Vec<Value> = log.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    Ok(lines
+        .into_iter()
+        .filter(|line| line["message"] == message)
+        .collect())
+}
+
+async fn a_request_leaves_a_line_a_measurement_and_its_trace(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    let api = platform.api(&[]).await?;
+    let organization = Uuid::new_v4();
+    let claims = Claims::org_admin(organization);
+    let path = format!("/api/v1/analytics/orgs/{organization}/usage?model=whose-model");
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let headers = [
+        ("X-Request-Id", "from-the-portal"),
+        ("traceparent", &*format!("00-{trace}-b7ad6b7169203331-01")),
+    ];
+    let answer = ask(&api, &path, &claims, &headers).await?;
+    ensure!(answer.status() == StatusCode::OK, "{}", answer.text().await?);
+    ensure!(answer.headers()["x-request-id"] == "from-the-portal");
+    let parent = answer.headers()["traceparent"].to_str()?.to_owned();
+    ensure!(
+        parent.starts_with(&format!("00-{trace}-")) && parent.ends_with("-01"),
+        "{parent}"
+    );
+
+    let said = lines(&api, "request answered")?;
+    let [line] = said.as_slice() else {
+        anyhow::bail!("{} lines for one request", said.len());
+    };
+    let route = "/api/v1/analytics/orgs/{org_id}/usage";
+    ensure!(
+        line["method"] == "GET" && line["route"] == route && line["status"] == 200,
+        "{line}"
+    );
+    ensure!(line["duration_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{line}");
+    let span = &line["spans"][0];
+    ensure!(
+        span["request_id"] == "from-the-portal" && span["trace_id"] == trace,
+        "{line}"
+    );
+    ensure!(
+        parent.contains(span["span_id"].as_str().context("no span id")?),
+        "{line}"
+    );
+    for personal in [&*organization.to_string(), &claims.sub, "whose-model"] {
+        ensure!(!api.log().contains(personal), "the log holds {personal}");
+    }
+
+    let metrics = reqwest::get(api.url("/metrics")).await?.text().await?;
+    for series in [
+        format!(
+            "usage_analytics_api_http_request_duration_seconds_count{{method=\"GET\",route=\"{route}\",status=\"200\"}} 1"
+        ),
+        "usage_analytics_api_database_pool_wait_seconds_count{outcome=\"ok\"} 1".to_owned(),
+        "usage_analytics_api_database_query_duration_seconds_count{query=\"freshness\",outcome=\"ok\"} 1"
+            .to_owned(),
+        "usage_analytics_api_questions_in_flight 0".to_owned(),
+    ] {
+        ensure!(metrics.contains(&series), "{series} is not in\n{metrics}");
+    }
+    ensure!(
+        !metrics.contains(&organization.to_string()),
+        "a label names an organization"
+    );
+    Ok(())
+}
+
+async fn reads_across_organizations_are_written_down(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    // Whatever else is logged.
+    let api = platform.api(&[("LOG_LEVEL", "error")]).await?;
+    let organization = Uuid::new_v4();
+    let admin = Claims::system_admin();
+    let paths = [
+        ("/api/v1/analytics/orgs/{org_id}/usage", organization.to_string()),
+        ("/api/v1/analytics/orgs/{org_id}/users", organization.to_string()),
+        ("/api/v1/analytics/system/orgs", "all".to_owned()),
+    ];
+    for (route, _) in &paths {
+        let path = route.replace("{org_id}", &organization.to_string());
+        ask(&api, &path, &admin, &[("X-Request-Id", "audited")]).await?;
+    }
+    // Those who read their own organization, or may not read at all, leave none.
+    let own = format!("/api/v1/analytics/orgs/{organization}/usage");
+    ask(&api, &own, &Claims::org_admin(organization), &[]).await?;
+    ask(&api, &own, &Claims::org_admin(Uuid::new_v4()), &[]).await?;
+
+    let events = lines(&api, "cross-organization read")?;
+    ensure!(events.len() == paths.len(), "{events:?}");
+    for (event, (route, read)) in events.iter().zip(&paths) {
+        ensure!(
+            event["target"] == "audit" && event["subject"] == admin.sub,
+            "{event}"
+        );
+        ensure!(
+            event["route"] == *route && event["organization"] == **read,
+            "{event}"
+        );
+        ensure!(event["spans"][0]["request_id"] == "audited", "{event}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_api_says_that_it_stops_and_answers_until_it_does() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    let mut api = platform.api(&[("SHUTDOWN_DELAY_SECONDS", "2")]).await?;
+    let (address, claims) = (api.url(""), Claims::system_admin());
+    let ready = reqwest::get(format!("{address}/ready")).await?;
+    ensure!(ready.status() == StatusCode::OK);
+    let began = Instant::now();
+    let asking = async {
+        // From its first no on, it answers questions all the same.
+        loop {
+            let ready = reqwest::get(format!("{address}/ready")).await?;
+            if ready.status() == StatusCode::SERVICE_UNAVAILABLE {
+                let said: Value = ready.json().await?;
+                ensure!(
+                    said["shutting_down"] == true && said["database"] == "ok",
+                    "{said}"
+                );
+                break;
+            }
+            ensure!(began.elapsed() < Duration::from_secs(10), "ready after SIGTERM");
+        }
+        let question = format!("{address}/api/v1/analytics/system/models");
+        let answer = reqwest::Client::new()
+            .get(question)
+            .bearer_auth(claims.sign(SECRET)?)
+            .send()
+            .await?;
+        ensure!(answer.status() == StatusCode::OK, "{}", answer.status());
+        Ok(())
+    };
+    let (ended, asked) = tokio::join!(api.terminate(Duration::from_secs(20)), asking);
+    asked?;
+    let (status, elapsed) = ended?;
+    ensure!(
+        status.success() && elapsed >= Duration::from_secs(2),
+        "{status} after {elapsed:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_api_listens_on_ipv6_and_ipv4() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    let api = platform.api(&[]).await?;
+    for host in ["127.0.0.1", "[::1]"] {
+        let health = reqwest::get(api.url("/health").replace("127.0.0.1", host)).await?;
+        ensure!(health.status() == StatusCode::OK, "{host}: {}", health.status());
+    }
+    Ok(())
+}
