@@ -13,5 +13,6 @@ pub mod maintenance;
 pub mod number;
 pub mod query;
 pub mod range;
+pub mod reconcile;
 pub mod rollup;
 pub mod schema;

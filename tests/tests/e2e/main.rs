@@ -16,6 +16,7 @@ mod operator;
 mod outages;
 mod plans;
 mod platform;
+mod reconcile;
 mod rollups;
 
 /// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
