@@ -16,6 +16,7 @@ pub mod maintenance;
 pub mod number;
 pub mod query;
 pub mod range;
+pub mod reconcile;
 pub mod rollup;
 pub mod schema;
 pub mod session;

@@ -110,6 +110,10 @@ FROM _timescaledb_catalog.continuous_agg WHERE user_view_schema = 'public' AND u
     pub const REFRESHED_THROUGH: &str = "-- refreshed_through
 UPDATE refreshed_through SET moment = $1 WHERE $1::timestamptz > coalesce(moment, '-infinity')";
 
+    /// The same for buckets as well of which the aggregate knows no change: one that was changed itself.
+    pub const REFRESH_BY_FORCE: &str = "-- refresh_by_force
+CALL refresh_continuous_aggregate($1::text::regclass, $2::timestamptz, $3::timestamptz, force => true)";
+
     /// Chunks of raw events, rollups and aggregates that are old enough for the columnstore and not in
     /// it yet, oldest first.
     pub const CHUNKS_TO_COMPRESS: &str = "-- chunks_to_compress

@@ -9,7 +9,7 @@ use analytics_runtime::{logging, shutdown, tls};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use ingest_worker::config::{KEYS, MaintenanceConfig, MigrateConfig, OperatorConfig, WorkerConfig};
-use ingest_worker::operator::{self, dead_letters, import};
+use ingest_worker::operator::{self, dead_letters, import, reconcile};
 use ingest_worker::status::Status;
 use ingest_worker::{failpoint, maintenance, migrate, probes, worker};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,9 @@ enum Command {
     /// Store events from files of one a line; safe to run again
     #[command(after_help = EXIT_CODES)]
     Import(import::Arguments),
+    /// Compare raw events with every rollup, and mend what differs
+    #[command(after_help = EXIT_CODES)]
+    Reconcile(reconcile::Arguments),
 }
 
 const EXIT_CODES: &str = "Exit code: 0 done, 1 could not be done, 2 the command line was not understood, \
@@ -105,6 +108,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let config = OperatorConfig::read(&settings)?;
             return Ok(operator::exit_code(
                 import::run(&arguments, &config, stop_signal()).await,
+            ));
+        }
+        Command::Reconcile(arguments) => {
+            let config = OperatorConfig::read(&settings)?;
+            return Ok(operator::exit_code(
+                reconcile::run(&arguments, &config, stop_signal()).await,
             ));
         }
     }

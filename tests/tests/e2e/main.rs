@@ -21,6 +21,7 @@ mod outages;
 mod plans;
 mod platform;
 mod questions;
+mod reconcile;
 mod rollups;
 mod supervision;
 

@@ -13,6 +13,7 @@ use analytics_core::maintenance::{
     PARTITION_IS_MISSING, READ_FLAVOR, READ_OTHER_OWNER, SESSION, TRY_LOCK, UNLOCK,
 };
 use analytics_core::schema::Flavor;
+use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -236,10 +237,60 @@ pub async fn once(config: &MaintenanceConfig) -> Result<Vec<String>, Maintenance
 /// # Errors
 /// If the database cannot be reached or refuses.
 pub async fn make_partitions(config: &MaintenanceConfig) -> Result<(), MaintenanceError> {
-    let mut maintainer = Maintainer::open(config).await?;
-    if maintainer.flavor == Flavor::Postgres {
+    Turn::wait(config).await?.make_partitions().await
+}
+
+/// A turn at maintenance that a command has taken: nobody else maintains until it is over, so nothing is
+/// dropped, moved, refreshed or mended by others.
+pub(crate) struct Turn(Maintainer);
+
+impl Turn {
+    /// Waits for whoever is at it.
+    pub(crate) async fn wait(config: &MaintenanceConfig) -> Result<Self, MaintenanceError> {
+        let mut maintainer = Maintainer::open(config).await?;
+        maintainer.patient = true;
         maintainer.wait_for_lock().await?;
-        maintainer.run(Step::Partitions).await?;
+        Ok(Self(maintainer))
     }
-    Ok(())
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub(crate) fn flavor(&self) -> Flavor {
+        self.0.flavor
+    }
+
+    pub(crate) async fn make_partitions(&mut self) -> Result<(), MaintenanceError> {
+        if self.0.flavor == Flavor::Postgres {
+            self.0.run(Step::Partitions).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings what changed into the aggregates, where the flavor has any.
+    pub(crate) async fn refresh(&mut self) -> Result<(), MaintenanceError> {
+        for (_, outcome) in self.0.refresh_round().await {
+            outcome?;
+        }
+        Ok(())
+    }
+
+    /// Computes the aggregates of some whole days again, changed or not.
+    pub(crate) async fn refresh_by_force(
+        &self,
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+    ) -> Result<(), MaintenanceError> {
+        let months = self.0.config.rollup_retention_months;
+        for aggregate in ["usage_hourly", "usage_daily"] {
+            timescaledb::refresh_by_force(&self.0.client, aggregate, months, from, to).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets others have theirs.
+    pub(crate) async fn end(self) -> Result<(), MaintenanceError> {
+        Ok(self.0.client.batch_execute(UNLOCK).await?)
+    }
 }

@@ -2,7 +2,7 @@
 
 use analytics_core::maintenance::timescaledb::{
     CHUNKS_TO_COMPRESS, CHUNKS_TO_RECOMPRESS, COMMITTED_THROUGH, COMPRESS, DROP_RAW, DROP_ROLLUPS, REFRESH,
-    REFRESH_BOUNDS, REFRESHED_THROUGH, WATERMARK,
+    REFRESH_BOUNDS, REFRESH_BY_FORCE, REFRESHED_THROUGH, WATERMARK,
 };
 use std::time::{Duration, Instant};
 
@@ -34,9 +34,41 @@ pub(super) async fn refresh(
     aggregate: &str,
     months: i32,
 ) -> Result<String, MaintenanceError> {
+    let Some((first, last)) = refreshable(client, aggregate, months).await? else {
+        return Ok("nothing to refresh yet".to_owned());
+    };
+    client.execute(REFRESH, &[&aggregate, &first, &last]).await?;
+    Ok(format!("{aggregate} refreshed from {first} to {last}"))
+}
+
+/// Computes an aggregate again between two bounds on its buckets, as far as it may be refreshed at all.
+pub(super) async fn refresh_by_force(
+    client: &Client,
+    aggregate: &str,
+    months: i32,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+) -> Result<(), MaintenanceError> {
+    if let Some((first, last)) = refreshable(client, aggregate, months).await? {
+        let (from, to) = (from.max(first), to.min(last));
+        if from < to {
+            client
+                .execute(REFRESH_BY_FORCE, &[&aggregate, &from, &to])
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// From where to where an aggregate may be refreshed.
+async fn refreshable(
+    client: &Client,
+    aggregate: &str,
+    months: i32,
+) -> Result<Option<(OffsetDateTime, OffsetDateTime)>, MaintenanceError> {
     let bounds = client.query_one(REFRESH_BOUNDS, &[&months]).await?;
     let Some(first) = bounds.try_get::<_, Option<OffsetDateTime>>("first")? else {
-        return Ok("nothing to refresh yet".to_owned());
+        return Ok(None);
     };
     let mut last: OffsetDateTime = bounds.try_get(if aggregate == "usage_daily" {
         "last_day"
@@ -51,11 +83,7 @@ pub(super) async fn refresh(
         }
         last = watermark;
     }
-    if first >= last {
-        return Ok("nothing to refresh yet".to_owned());
-    }
-    client.execute(REFRESH, &[&aggregate, &first, &last]).await?;
-    Ok(format!("{aggregate} refreshed from {first} to {last}"))
+    Ok((first < last).then_some((first, last)))
 }
 
 /// Moves chunks that are old enough to the columnstore, and late rows after them. A chunk that cannot be

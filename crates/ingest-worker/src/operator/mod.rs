@@ -8,6 +8,7 @@ pub mod import;
 pub mod moment;
 pub mod output;
 pub mod owner;
+pub mod reconcile;
 pub mod writer;
 
 use std::process::ExitCode;

@@ -4,12 +4,21 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 
+/// Reads `2026-11-24`.
+///
+/// # Errors
+/// If it is no such day, in words for the command line.
+pub fn parse_day(text: &str) -> Result<Date, String> {
+    Date::parse(text, format_description!("[year]-[month]-[day]"))
+        .map_err(|_| "must be a day (2026-11-24)".to_owned())
+}
+
 /// Reads `2026-11-24`, the midnight UTC that begins the day, or an RFC 3339 time.
 ///
 /// # Errors
 /// If it is neither, in words for the command line.
 pub fn parse(text: &str) -> Result<OffsetDateTime, String> {
-    if let Ok(date) = Date::parse(text, format_description!("[year]-[month]-[day]")) {
+    if let Ok(date) = parse_day(text) {
         return Ok(date.midnight().assume_utc());
     }
     OffsetDateTime::parse(text, &Rfc3339)

@@ -1,0 +1,126 @@
+//! Rollups of a day are mended while others write; `analytics_core::reconcile` says why that is right.
+
+use analytics_core::ingest::READ_WINDOW;
+use analytics_core::reconcile::{BEGIN_REPAIR, COMMIT_REPAIR, compare, delete_empty, is_aggregate, repair};
+use analytics_core::rollup::Relation;
+use analytics_core::schema::Flavor;
+use time::{Duration, OffsetDateTime, Time};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::backoff::Backoff;
+use crate::config::MaintenanceConfig;
+use crate::maintenance::{MaintenanceError, Turn};
+use crate::operator::OperatorError;
+use crate::operator::owner::wait_out;
+
+/// Mends these relations on a UTC day, and says how many rows that were. Passing errors are waited out:
+/// what is mended already has no difference the second time.
+pub(super) async fn day(
+    config: &MaintenanceConfig,
+    day: OffsetDateTime,
+    relations: &[Relation],
+    stop: &CancellationToken,
+) -> Result<u64, OperatorError> {
+    let mut backoff = Backoff::default();
+    let mut mended = 0;
+    loop {
+        match stop
+            .run_until_cancelled(attempt(config, day, relations, &mut mended))
+            .await
+        {
+            None => return Err(OperatorError::Stopped),
+            Some(Ok(())) => return Ok(mended),
+            Some(Err(fault)) => wait(fault, &mut backoff, stop).await?,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Fault {
+    Maintenance(MaintenanceError),
+    /// Retention has moved on meanwhile.
+    Gone,
+}
+
+impl From<MaintenanceError> for Fault {
+    fn from(error: MaintenanceError) -> Self {
+        Self::Maintenance(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Maintenance(error.into())
+    }
+}
+
+async fn wait(fault: Fault, backoff: &mut Backoff, stop: &CancellationToken) -> Result<(), OperatorError> {
+    match fault {
+        Fault::Maintenance(MaintenanceError::Database(error)) => {
+            wait_out("mending a rollup", error, backoff, stop).await
+        }
+        Fault::Maintenance(error) => Err(OperatorError::Absent(error.to_string())),
+        Fault::Gone => Err(OperatorError::Absent(
+            "raw events of this day are no longer kept: it is not mended".to_owned(),
+        )),
+    }
+}
+
+async fn attempt(
+    config: &MaintenanceConfig,
+    day: OffsetDateTime,
+    relations: &[Relation],
+    mended: &mut u64,
+) -> Result<(), Fault> {
+    let mut turn = Turn::wait(config).await?;
+    // While the turn lasts nothing is dropped; what was dropped before it is not taken for nothing.
+    let floor: OffsetDateTime = turn.client().query_one(READ_WINDOW, &[]).await?.try_get(0)?;
+    if day < floor.replace_time(Time::MIDNIGHT) {
+        return Err(Fault::Gone);
+    }
+    turn.make_partitions().await?;
+    let end = day + Duration::DAY;
+    let flavor = turn.flavor();
+    for relation in relations {
+        if !is_aggregate(*relation, flavor) {
+            *mended += add_difference(turn.client(), *relation, day, end).await?;
+        }
+    }
+    if flavor == Flavor::TimescaleDb {
+        turn.refresh().await?;
+        let mut differing = 0;
+        for relation in [Relation::Hourly, Relation::Daily] {
+            let rows = turn
+                .client()
+                .query(&compare(relation, flavor), &[&day, &end])
+                .await?;
+            differing += u64::try_from(rows.len()).unwrap_or(0);
+        }
+        if differing > 0 {
+            // They know of no change, and are wrong all the same: somebody changed them.
+            turn.refresh_by_force(day, end).await?;
+            *mended += differing;
+        }
+    }
+    Ok(turn.end().await?)
+}
+
+async fn add_difference(
+    client: &Client,
+    relation: Relation,
+    day: OffsetDateTime,
+    end: OffsetDateTime,
+) -> Result<u64, tokio_postgres::Error> {
+    client.batch_execute(BEGIN_REPAIR).await?;
+    let row = client.query_one(&repair(relation), &[&day, &end]).await?;
+    let (mended, empty): (i64, Vec<Uuid>) = (row.try_get(0)?, row.try_get(1)?);
+    if !empty.is_empty() {
+        client
+            .execute(&delete_empty(relation), &[&day, &end, &empty])
+            .await?;
+    }
+    client.batch_execute(COMMIT_REPAIR).await?;
+    Ok(u64::try_from(mended).unwrap_or(0))
+}
