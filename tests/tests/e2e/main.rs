@@ -6,6 +6,7 @@
 mod abandoned;
 mod answers;
 mod batches;
+mod compatible;
 mod contracts;
 mod dead_letters;
 mod decoder;
@@ -21,6 +22,7 @@ mod outages;
 mod plans;
 mod platform;
 mod questions;
+mod refused;
 mod rollups;
 mod supervision;
 
