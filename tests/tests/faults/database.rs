@@ -88,11 +88,11 @@ async fn table_locked_for_60_seconds(flavor: Flavor) -> Result<()> {
 async fn forced_deadlock(flavor: Flavor) -> Result<()> {
     let mut scene = Scene::begin(flavor, "forced deadlock").await?;
     let url = scene.owner_url();
-    for _ in 0..3 {
+    for _ in 0..2 {
         let other = connect(&url).await?;
         other
             .batch_execute(
-                "SET deadlock_timeout = '1min'; SET statement_timeout = '8s'; BEGIN; \
+                "SET deadlock_timeout = '1min'; SET statement_timeout = '4s'; BEGIN; \
                  SELECT FROM usage_quarter_hourly WHERE bucket > now() - interval '2 hours' FOR UPDATE",
             )
             .await?;
