@@ -6,7 +6,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages up down demo test bench lint fmt
+.PHONY: help packages up down demo test test-faults soak bench lint fmt
 
 # Where cargo builds to, wherever that is configured.
 TARGET = $(shell cargo metadata --no-deps --offline --format-version 1 2>/dev/null | \
@@ -14,7 +14,7 @@ TARGET = $(shell cargo metadata --no-deps --offline --format-version 1 2>/dev/nu
 COMPOSE = docker compose --file deploy/compose.yaml
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 packages:
 	@deploy/local/install-packages.sh
@@ -43,6 +43,14 @@ demo: packages ## Everything at work: servers, services, a month of usage, answe
 test: packages ## All tests, on real servers, in both flavors where the server has TimescaleDB
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
 	@$(TARGET)/debug/dev test
+
+test-faults: packages ## The whole fault matrix, one fault after the other: about half an hour (`make test` has a quick part)
+	cargo build --workspace --bins --tests --features ingest-worker/failpoints
+	@$(TARGET)/debug/dev test -- --package e2e --test faults -- --include-ignored --skip soak --nocapture --test-threads=1
+
+soak: packages ## Random faults at half of the machine's maximum rate (SOAK_MINUTES=30)
+	cargo build --workspace --bins --tests --features ingest-worker/failpoints
+	@$(TARGET)/debug/dev test -- --package e2e --test faults -- --ignored --exact soak::soak --nocapture
 
 bench: packages ## Throughput, memory and latency of the real path
 	cargo build --release --workspace --bins

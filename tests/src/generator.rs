@@ -7,7 +7,7 @@
 
 pub mod decimal;
 mod population;
-mod random;
+pub mod random;
 mod rhythm;
 mod spelling;
 

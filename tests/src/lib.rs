@@ -5,6 +5,9 @@
 //! - [`process`] runs the real binaries of the services;
 //! - [`generator`] makes events, [`truth`] knows what must come of them, [`local`] by which local day,
 //!   [`malformed`] makes messages that are none;
+//! - [`proxy`] stands between a service and a server, and does what networks do;
+//! - [`flow`] keeps them coming while something is done to the servers, [`watch`] asks the API meanwhile,
+//!   and [`oracle`] tells whether all of it was stored once;
 //! - [`publisher`] sends them, [`api`] asks for the answers and holds them against the truth, [`token`]
 //!   says who asks.
 //!
@@ -14,15 +17,19 @@
 pub mod api;
 #[cfg(test)]
 mod contract;
+pub mod flow;
 pub mod generator;
 pub mod local;
 pub mod malformed;
+pub mod oracle;
 pub mod orphans;
 pub mod pid;
 pub mod ports;
 pub mod process;
 pub mod progress;
+pub mod proxy;
 pub mod publisher;
 pub mod servers;
 pub mod token;
 pub mod truth;
+pub mod watch;

@@ -126,6 +126,11 @@ impl Queues {
     /// How many messages of a queue are ready, which leaves out the unacknowledged; none when there is no
     /// such queue. Right after a broker's start a quorum queue says 0 until it has a leader.
     pub async fn ready(&self, queue: &str) -> Result<Option<u32>> {
+        Ok(self.waiting(queue).await?.map(|(ready, _)| ready))
+    }
+
+    /// The same, and how many consumers wait for more.
+    pub async fn waiting(&self, queue: &str) -> Result<Option<(u32, u32)>> {
         let channel = self.connection.create_channel().await?;
         let passive = QueueDeclareOptions {
             passive: true,
@@ -136,9 +141,9 @@ impl Queues {
             .await
         {
             Ok(queue) => {
-                let ready = queue.message_count();
+                let waiting = (queue.message_count(), queue.consumer_count());
                 channel.close(200, "done".into()).await?;
-                Ok(Some(ready))
+                Ok(Some(waiting))
             }
             // The channel is gone: the queue does not exist. With the connection gone we know nothing.
             Err(error) if self.connection.status().connected() => {

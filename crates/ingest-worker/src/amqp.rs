@@ -385,8 +385,14 @@ impl Session {
     }
 
     /// Says goodbye, so that the broker has read every acknowledgement before the connection ends, and has
-    /// taken back what was not acknowledged. False if it did not answer.
+    /// taken back what was not acknowledged. False if it did not answer, or the session was dead before.
     pub async fn close(self) -> bool {
+        if self.death.is_cancelled() {
+            // Dropped, a connection tells the broker that it is closed. Asked to close, it waits for the
+            // library's reader: after that one's panic nothing would reach the broker, and the library's
+            // writer would keep the connection alive for ever, with all that it holds.
+            return false;
+        }
         let Self {
             connection,
             control,

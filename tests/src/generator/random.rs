@@ -3,12 +3,12 @@
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// One that always gives the same numbers for the same path of numbers: an id can be made when it is
     /// needed, instead of being kept.
-    pub(crate) fn of(path: &[u64]) -> Self {
+    pub fn of(path: &[u64]) -> Self {
         let mut random = Self(0);
         for step in path {
             random.0 ^= *step;
@@ -26,23 +26,23 @@ impl Random {
     }
 
     /// From 0 inclusive to 1 exclusive.
-    pub(crate) fn unit(&mut self) -> f64 {
+    pub fn unit(&mut self) -> f64 {
         // 53 bits: as many as a float holds exactly.
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// A whole number below `bound`.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
     /// True once in `n`.
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+    pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
     /// A random UUID of version 4, as a producer makes them.
-    pub(crate) fn uuid(&mut self) -> uuid::Uuid {
+    pub fn uuid(&mut self) -> uuid::Uuid {
         let bits = (u128::from(self.next()) << 64) | u128::from(self.next());
         uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
     }

@@ -69,7 +69,7 @@ pub(crate) async fn remove(is_lost: impl Fn(ProcessId) -> bool) -> Result<()> {
         } else if let Some(broker) = RabbitMq::attach_folder(folder.clone())? {
             broker.destroy().await?;
         } else {
-            std::fs::remove_dir_all(&folder)?;
+            place::remove(&folder)?;
         }
     }
     Ok(())

@@ -50,6 +50,37 @@ pub(super) fn postgres_folder(instance: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Puts a disk of so many MiB, in memory, where a folder is.
+pub(super) fn mount_small_disk(folder: &Path, mebibytes: u32) -> Result<()> {
+    let size = format!("size={mebibytes}m");
+    run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs"], folder)
+}
+
+/// Removes an instance's folder, with the disk that it may have of its own.
+pub(super) fn remove(folder: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let here = folder.to_string_lossy();
+    if mounts.lines().any(|line| line.split(' ').nth(1) == Some(&*here)) {
+        run("umount", &["--lazy"], folder)?;
+    }
+    fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))
+}
+
+fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<()> {
+    let output = std::process::Command::new(program)
+        .args(arguments)
+        .arg(folder)
+        .output()?;
+    if !output.status.success() {
+        bail!(
+            "{program} {}: {}",
+            folder.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}
+
 /// The folder of this instance, if it has one.
 pub(super) fn existing(instance: &str) -> Option<PathBuf> {
     all_folders()

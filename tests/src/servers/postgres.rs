@@ -123,6 +123,19 @@ impl Postgres {
         Ok(server)
     }
 
+    /// Starts one on new data, on a disk of its own of so many MiB, in memory. Only root can make one.
+    pub async fn start_on_small_disk(
+        name: &str,
+        edition: Edition,
+        mebibytes: u32,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
+        place::mount_small_disk(&place::postgres_folder(name)?, mebibytes)?;
+        // The disk's own folder must be PostgreSQL's again.
+        place::postgres_folder(name)?;
+        Self::start(name, edition, Profile::Modest, settings).await
+    }
+
     /// The running instance of this name, left running when the returned value is dropped.
     pub fn attach(name: &str) -> Result<Option<Self>> {
         place::existing(name).map_or(Ok(None), Self::attach_folder)
@@ -227,10 +240,23 @@ impl Postgres {
         }
     }
 
+    /// From now on these roles need a password, and nobody else does.
+    pub async fn authenticate(&self, roles: &[&str]) -> Result<()> {
+        let mut rules = String::new();
+        for role in roles {
+            rules += &format!("host all {role} 127.0.0.1/32 scram-sha-256\n");
+        }
+        rules += "host all all 127.0.0.1/32 trust\n";
+        fs::write(self.data().join("pg_hba.conf"), rules)?;
+        let client = self.connect("postgres").await?;
+        client.query_one("SELECT pg_reload_conf()", &[]).await?;
+        Ok(())
+    }
+
     /// Kills it and removes its data.
     pub async fn destroy(mut self) -> Result<()> {
         self.kill().await?;
-        fs::remove_dir_all(&self.folder).with_context(|| format!("removing {}", self.folder.display()))
+        place::remove(&self.folder)
     }
 
     /// A URL of one of its databases, for its superuser.
@@ -251,6 +277,11 @@ impl Postgres {
     /// Its main process, while it runs.
     pub fn process(&self) -> Option<ProcessId> {
         self.postmaster
+    }
+
+    /// The folder of its data and its log.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Its log.

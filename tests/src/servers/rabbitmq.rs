@@ -237,6 +237,11 @@ impl RabbitMq {
         self.broker
     }
 
+    /// Its log.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join(format!("log/{}.log", self.node_name()))
+    }
+
     /// Runs `rabbitmqctl` against it and returns what it printed.
     pub async fn ctl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(Path::new(SERVER).with_file_name("rabbitmqctl"));

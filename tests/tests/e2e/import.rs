@@ -7,12 +7,12 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use e2e::generator::{Event, Generator, Shape};
 use e2e::malformed;
+use e2e::oracle::assert_stored;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 use tokio::io::AsyncWriteExt;
 
-use crate::main_path::assert_stored;
 use crate::operator::{Said, run, run_with, signal};
 use crate::platform::{Flavor, Platform};
 use crate::rollups;
@@ -149,7 +149,7 @@ async fn files_of_every_kind_are_imported_once(flavor: Flavor) -> Result<()> {
     // One of the twenty is an empty line here.
     ensure!(tally(&said)? == (7_900, 600, 19), "{said:#?}");
     ensure!(said.code == Some(3) && said.out.contains(&rejected), "{said:#?}");
-    assert_stored(&platform, events.iter().map(|event| &event.fact)).await?;
+    assert_stored(&platform.owner, events.iter().map(|event| &event.fact)).await?;
     ensure!(platform.count("SELECT count(*) FROM dead_letters").await? == 0);
     let records_of_first = records(&rejected)?;
     ensure!(records_of_first.len() == 19);
@@ -237,7 +237,7 @@ async fn an_import_that_is_killed_is_finished_by_the_next(flavor: Flavor) -> Res
     said.with_code(0)?;
     publishing.await??;
     platform.wait_stored(30_000, 0).await?;
-    assert_stored(&platform, events.iter().map(|event| &event.fact)).await?;
+    assert_stored(&platform.owner, events.iter().map(|event| &event.fact)).await?;
     rollups_after_maintenance(&platform).await
 }
 
@@ -303,7 +303,7 @@ async fn late_events_find_their_partitions_and_chunks(flavor: Flavor) -> Result<
             said.with_code(0)?;
             events.extend(late);
             // The rollups had counted what was dropped with its partition.
-            return assert_stored(&platform, events.iter().map(|event| &event.fact)).await;
+            return assert_stored(&platform.owner, events.iter().map(|event| &event.fact)).await;
         }
         Flavor::TimescaleDb => {
             let compressed = platform
@@ -315,7 +315,7 @@ async fn late_events_find_their_partitions_and_chunks(flavor: Flavor) -> Result<
     let said = run(&platform, &["import", "--rejected", &rejected, &file]).await?;
     ensure!(tally(&said)? == (2_000, 1_000, 0), "{said:#?}");
     events.extend(late);
-    assert_stored(&platform, events.iter().map(|event| &event.fact)).await?;
+    assert_stored(&platform.owner, events.iter().map(|event| &event.fact)).await?;
     rollups_after_maintenance(&platform).await
 }
 

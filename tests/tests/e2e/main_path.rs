@@ -1,18 +1,17 @@
 //! From the queue to the dashboard: the main job.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::api::compare_all;
-use e2e::generator::{ERROR_MESSAGE_CANARY, Event, Fact, Generator, Shape, decimal};
+use e2e::generator::{ERROR_MESSAGE_CANARY, Event, Generator, Shape};
 use e2e::malformed;
+use e2e::oracle::assert_stored;
 use e2e::publisher::Queues;
 use e2e::token::SECRET;
 use e2e::truth::Truth;
 use lapin::types::AMQPValue;
 use time::{OffsetDateTime, Time};
-use uuid::Uuid;
 
 use crate::platform::{Flavor, Platform, setting, system_admin};
 use crate::rollups;
@@ -40,59 +39,6 @@ fn span(shape: &Shape) -> (OffsetDateTime, OffsetDateTime) {
     (midnight(shape.start), midnight(shape.end) + time::Duration::DAY)
 }
 
-/// The stored rows are the published events, column for column.
-pub(crate) async fn assert_stored(platform: &Platform, facts: impl IntoIterator<Item = &Fact>) -> Result<()> {
-    let mut expected: HashMap<(Uuid, i64, Uuid), &Fact> = facts
-        .into_iter()
-        .map(|fact| ((fact.org_id, fact.time_us, fact.event_id), fact))
-        .collect();
-    let rows = platform
-        .owner
-        .query(
-            "SELECT org_id, (extract(epoch FROM time) * 1000000)::bigint, event_id, user_id, api_key_id, \
-             model_name, input_tokens, output_tokens, total_tokens, cost::text, latency_ms, status, \
-             error_message, request_id, ingested_at FROM usage_events",
-            &[],
-        )
-        .await?;
-    for row in &rows {
-        let key = (row.get(0), row.get(1), row.get(2));
-        let fact = expected
-            .remove(&key)
-            .with_context(|| format!("{key:?} is stored twice or was never published"))?;
-        let stored = Fact {
-            time_us: key.1,
-            event_id: key.2,
-            org_id: key.0,
-            user_id: row.get(3),
-            api_key_id: row.get(4),
-            model: fact.model,
-            input_tokens: row.get(6),
-            output_tokens: row.get(7),
-            cost_e10: decimal::e10(row.get(9)).context("a cost is a decimal number")?,
-            latency_ms: row.get(10),
-            status: fact.status,
-            error_message: row.get(12),
-            request_id: row.get(13),
-        };
-        ensure!(&stored == fact, "stored {stored:?}, published {fact:?}");
-        ensure!(
-            (row.get::<_, &str>(5), row.get::<_, &str>(11)) == (fact.model, fact.status),
-            "model or status of {fact:?}"
-        );
-        ensure!(
-            row.get::<_, i32>(8) == fact.input_tokens + fact.output_tokens,
-            "total of {fact:?}"
-        );
-    }
-    ensure!(
-        expected.is_empty(),
-        "{} published events are not stored",
-        expected.len()
-    );
-    Ok(())
-}
-
 async fn everything_published_is_stored_and_answered_once(flavor: Flavor) -> Result<()> {
     let platform = Platform::new(flavor).await?;
     let mut worker = platform.worker(&[]).await?;
@@ -117,7 +63,7 @@ async fn everything_published_is_stored_and_answered_once(flavor: Flavor) -> Res
     publisher.publish(messages).await?;
 
     platform.wait_stored(20_000, 20).await?;
-    assert_stored(&platform, events.iter().map(|event| &event.fact)).await?;
+    assert_stored(&platform.owner, events.iter().map(|event| &event.fact)).await?;
     for message in &malformed {
         let row = platform
             .owner
@@ -195,7 +141,7 @@ async fn late_events_and_duplicates_after_the_columnstore(flavor: Flavor) -> Res
         );
     }
     rollups::assert_equal_raw(&platform).await?;
-    assert_stored(&platform, events.iter().map(|event| &event.fact)).await?;
+    assert_stored(&platform.owner, events.iter().map(|event| &event.fact)).await?;
     let mut truth = Truth::default();
     truth.extend(events.iter().map(|event| &event.fact));
     let (start, end) = span(&shape);
@@ -274,6 +220,6 @@ async fn sigterm_under_load_loses_nothing(flavor: Flavor) -> Result<()> {
     );
     let _next = platform.worker(&[]).await?;
     platform.wait_stored(30_000, 0).await?;
-    assert_stored(&platform, events.iter().map(|event| &event.fact)).await?;
+    assert_stored(&platform.owner, events.iter().map(|event| &event.fact)).await?;
     rollups::assert_equal_raw(&platform).await
 }

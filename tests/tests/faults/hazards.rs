@@ -1,0 +1,142 @@
+//! The data model's own hazards, each with what keeps it away. (Missing partitions, rows past the triggers,
+//! changed events and a shadowed search path are in the suite's other part.)
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use e2e::flow::Load;
+use e2e::servers::connect;
+
+use crate::ground::Flavor;
+use crate::scene::Scene;
+
+crate::in_both_flavors!(;
+    once: ;
+    slow: an_interrupted_detach_is_finished,
+    events_ahead_and_a_watermark_ahead,
+    recompression_under_late_writes,
+);
+
+/// Neither attached nor gone, a partition blocks every later detach.
+async fn an_interrupted_detach_is_finished(flavor: Flavor) -> Result<()> {
+    if flavor == Flavor::TimescaleDb {
+        return Ok(());
+    }
+    let mut scene =
+        Scene::begin_with(flavor, "interrupted detach", &[("MAINTENANCE_ENABLED", "false")]).await?;
+    let partition = "usage_events_p' || to_char((now() AT TIME ZONE 'UTC')::date + 3, 'YYYYMMDD')";
+    let name: String = scene
+        .owner
+        .query_one(&format!("SELECT '{partition}"), &[])
+        .await?
+        .get(0);
+    let url = scene.owner_url();
+    // Whoever reads holds the second half of a concurrent detach up.
+    let reader = connect(&url).await?;
+    reader
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM usage_events")
+        .await?;
+    let detaching = connect(&url).await?;
+    detaching
+        .batch_execute("SET statement_timeout = '1500ms'")
+        .await?;
+    let cut = detaching
+        .batch_execute(&format!(
+            "ALTER TABLE usage_events DETACH PARTITION {name} CONCURRENTLY"
+        ))
+        .await;
+    ensure!(cut.is_err(), "void: the detach was not interrupted");
+    reader.batch_execute("ROLLBACK").await?;
+    let pending = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending";
+    let interrupted = scene.count(pending).await?;
+    scene.proof.add("detaches cut short", interrupted as f64);
+    let said = scene.maintain().await?;
+    ensure!(said.contains("1 detaches finished"), "{said}");
+    ensure!(scene.count(pending).await? == 0, "it is still pending");
+    let attached = scene
+        .count(&format!(
+            "SELECT count(*) FROM pg_inherits WHERE inhrelid = '{name}'::regclass"
+        ))
+        .await?;
+    ensure!(attached == 1, "the partition of a day to come is gone");
+    scene.recovered().await?;
+    scene.verdict().await
+}
+
+/// A watermark that is ahead of the clock hides current rows from the aggregates.
+async fn events_ahead_and_a_watermark_ahead(flavor: Flavor) -> Result<()> {
+    if flavor == Flavor::Postgres {
+        return Ok(());
+    }
+    let mut scene = Scene::begin(flavor, "watermark ahead").await?;
+    let now = time::OffsetDateTime::now_utc();
+    let mut generator = e2e::generator::Generator::new(&e2e::generator::Shape {
+        seed: scene.seed(),
+        organizations: 3,
+        start: now,
+        end: now + time::Duration::minutes(9),
+    });
+    let ahead: Vec<_> = (0..200)
+        .map(|n| generator.at(now + time::Duration::seconds(n * 2)))
+        .collect();
+    let publisher = scene.publisher().await?;
+    publisher.publish(ahead.iter().map(|event| &event.body)).await?;
+    scene.more.events.extend(ahead);
+    scene.recovered().await?;
+    scene.maintain().await?;
+    let watermark = "SELECT count(*) FROM _timescaledb_catalog.continuous_agg WHERE user_view_name = 'usage_hourly' \
+         AND _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(mat_hypertable_id)) > \
+         date_trunc('hour', now())";
+    ensure!(
+        scene.count(watermark).await? == 0,
+        "maintenance itself moved the watermark ahead"
+    );
+    // Somebody else's refresh does.
+    scene
+        .owner
+        .batch_execute(
+            "CALL refresh_continuous_aggregate('usage_hourly', now() - interval '1 day', now() + interval '2 days')",
+        )
+        .await?;
+    let is_ahead = scene.count(watermark).await?;
+    scene.proof.add("watermark ahead of the clock", is_ahead as f64);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    scene.recovered().await?;
+    scene.verdict().await
+}
+
+/// Late rows reach compressed chunks all the time that maintenance compresses them again.
+async fn recompression_under_late_writes(flavor: Flavor) -> Result<()> {
+    if flavor == Flavor::Postgres {
+        return Ok(());
+    }
+    let mut scene = Scene::calm(flavor, "recompression under late writes").await?;
+    scene.start_worker(&[("MAINTENANCE_ENABLED", "false")]).await?;
+    scene.start_flow(Load {
+        late_one_in: 2,
+        ..Load::of(scene.seed())
+    });
+    scene.wait_stored_at_least(3_000).await?;
+    scene.maintain().await?;
+    let late = "SELECT count(*) FROM _timescaledb_catalog.chunk WHERE compressed_chunk_id IS NOT NULL AND status & 8 = 8";
+    let mut recompressed = 0;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..6 {
+        let before = scene.stored().await?;
+        scene.wait_stored_at_least(before + 500).await?;
+        recompressed += scene.count(late).await?;
+        scene.maintain().await?;
+        let began = Instant::now();
+        scene.recovered().await?;
+        slowest = slowest.max(began.elapsed());
+    }
+    scene.proof.add(
+        "compressed chunks that late rows had reached",
+        recompressed as f64,
+    );
+    ensure!(
+        slowest < Duration::from_secs(10),
+        "a writer was held back for {slowest:?}"
+    );
+    scene.verdict().await
+}

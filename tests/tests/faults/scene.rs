@@ -1,0 +1,571 @@
+//! A test's own database, queue, workers and API on the ground's servers, and the one verdict on all of it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::api::{self, Client};
+use e2e::flow::{Flow, Load, Published};
+use e2e::generator::random::Random;
+use e2e::generator::{Event, Generator, Shape};
+use e2e::oracle;
+use e2e::process::{self, Service};
+use e2e::progress::say;
+use e2e::proxy::Proxy;
+use e2e::publisher::{Publisher, Queues, unique_queue};
+use e2e::servers::connect;
+use e2e::token::{Claims, SECRET};
+use e2e::truth::Truth;
+use e2e::watch::Watch;
+use time::{OffsetDateTime, Time};
+use uuid::Uuid;
+
+use crate::ground::{Flavor, Ground};
+use crate::proof::Proof;
+
+/// Within what time after a fault's end events must be stored again.
+const RECOVERY: Duration = Duration::from_secs(15);
+/// Within what time a fresh event must be in the answers once all is calm, on a machine that is shared.
+const FRESH: Duration = Duration::from_secs(5);
+/// What a worker's memory must stay below with the default prefetch and these events.
+const MEMORY: u64 = 200 << 20;
+/// Without a further event for so long, what is missing will not come any more.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn setting(name: &str) -> Result<String> {
+    std::env::var_os(name)
+        .and_then(|value| value.into_string().ok())
+        .with_context(|| format!("{name} is not set: run the suite by `make test`"))
+}
+
+pub(crate) struct Scene {
+    pub(crate) ground: Ground,
+    pub(crate) flavor: Flavor,
+    what: &'static str,
+    began: Instant,
+    /// The database's name.
+    pub(crate) name: String,
+    /// What the roles' names begin with.
+    roles: String,
+    pub(crate) queue: String,
+    /// A session of the owner, which no fault of the network reaches.
+    pub(crate) owner: tokio_postgres::Client,
+    /// What workers and API reach the database through.
+    pub(crate) database: Proxy,
+    /// What workers reach the broker through.
+    pub(crate) broker: Proxy,
+    pub(crate) workers: Vec<Service>,
+    pub(crate) api: Service,
+    watch: Option<Watch>,
+    pub(crate) flow: Option<Flow>,
+    /// What was published besides the flow.
+    pub(crate) more: Published,
+    pub(crate) proof: Proof,
+    /// How many messages the broker itself may have given up on.
+    pub(crate) given_up: u32,
+    /// For how long nothing may happen while something is missing.
+    pub(crate) patience: Duration,
+    pub(crate) random: Random,
+    seed: u64,
+    logs: PathBuf,
+    queue_since: Instant,
+}
+
+impl Scene {
+    /// A migrated database, a queue, the API and one worker, and events that keep coming.
+    pub(crate) async fn begin(flavor: Flavor, what: &'static str) -> Result<Self> {
+        Self::begin_with(flavor, what, &[]).await
+    }
+
+    /// The same, with settings for the worker.
+    pub(crate) async fn begin_with(
+        flavor: Flavor,
+        what: &'static str,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
+        let mut scene = Self::calm(flavor, what).await?;
+        scene.start_worker(settings).await?;
+        scene.start_flow(Load::of(scene.seed));
+        // The fault comes into the middle of work.
+        scene.wait_stored_at_least(500).await?;
+        Ok(scene)
+    }
+
+    /// Without a worker and without events.
+    pub(crate) async fn calm(flavor: Flavor, what: &'static str) -> Result<Self> {
+        Self::calm_on(Ground::take(flavor).await?, what).await
+    }
+
+    /// The same, on a server of its own whose disk is small.
+    pub(crate) async fn calm_on_small_disk(flavor: Flavor, what: &'static str) -> Result<Self> {
+        Self::calm_on(Ground::take_with_small_disk(flavor).await?, what).await
+    }
+
+    async fn calm_on(mut ground: Ground, what: &'static str) -> Result<Self> {
+        let flavor = ground.flavor;
+        let began = Instant::now();
+        let seed = match setting("FAULT_SEED") {
+            Ok(seed) => seed.parse().context("FAULT_SEED")?,
+            Err(_) => SystemTime::now()
+                .duration_since(UNIX_EPOCH)?
+                .subsec_nanos()
+                .into(),
+        };
+        say(format_args!("{what} ({}): FAULT_SEED={seed}", flavor.name()));
+        let name = format!("faults_{}", Uuid::new_v4().simple());
+        let admin = ground.postgres().connect("postgres").await?;
+        for statement in [
+            format!("CREATE DATABASE {name}"),
+            format!("CREATE ROLE {name}_writer LOGIN"),
+            format!("CREATE ROLE {name}_reader LOGIN"),
+        ] {
+            admin.batch_execute(&statement).await?;
+        }
+        let logs = std::env::temp_dir().join("usage-analytics-faults").join(&name);
+        std::fs::create_dir_all(&logs)?;
+        let owner = ground.postgres().connect(&name).await?;
+        let database = Proxy::start(ground.postgres().port()).await?;
+        let broker = Proxy::start(ground.rabbitmq().port()).await?;
+        let queue = unique_queue("faults");
+        let (writer, reader) = (format!("{name}_writer"), format!("{name}_reader"));
+        process::run(
+            &PathBuf::from(setting("E2E_WORKER_BIN")?),
+            &["migrate"],
+            &[
+                ("DATABASE_URL", &ground.postgres().url(&name)),
+                ("WRITER_ROLE", &writer),
+                ("READER_ROLE", &reader),
+                ("DATABASE_FLAVOR", flavor.name()),
+            ],
+        )
+        .await?;
+        let reads = url_as(&database.url(&ground.postgres().url(&name))?, &reader)?;
+        let api = start_api(&reads, &logs.join("api.log")).await?;
+        let admin = Client::new(&api.url("/"), &Claims::system_admin(), SECRET)?;
+        Ok(Self {
+            ground,
+            flavor,
+            what,
+            began,
+            roles: name.clone(),
+            name,
+            queue,
+            owner,
+            database,
+            broker,
+            workers: Vec::new(),
+            api,
+            watch: Some(Watch::start(admin)),
+            flow: None,
+            more: Published::default(),
+            proof: Proof::default(),
+            given_up: 0,
+            patience: PATIENCE,
+            random: Random::of(&[seed]),
+            seed,
+            logs,
+            queue_since: Instant::now(),
+        })
+    }
+
+    /// Workers and API that are started from now on use another database.
+    pub(crate) fn use_database(&mut self, name: &str) {
+        name.clone_into(&mut self.name);
+    }
+
+    /// Ends the API, and starts another one.
+    pub(crate) async fn restart_api(&mut self) -> Result<()> {
+        if let Some(watch) = self.watch.take() {
+            watch.finish().await?;
+        }
+        let owner = self.owner_url();
+        let url = self.database.url(&owner)?;
+        let reads = url_as(&url, &format!("{}_reader", self.roles))?;
+        self.api = start_api(&reads, &self.logs.join("api-2.log")).await?;
+        self.watch = Some(Watch::start(self.admin()?));
+        Ok(())
+    }
+
+    /// Lets events come.
+    pub(crate) fn start_flow(&mut self, load: Load) {
+        let url = self.ground.rabbitmq().url();
+        self.flow = Some(Flow::start(&url, &self.queue, load));
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(crate) fn owner_url(&mut self) -> String {
+        let name = self.name.clone();
+        self.ground.postgres().url(&name)
+    }
+
+    /// Starts one more worker and waits until it is ready.
+    pub(crate) async fn start_worker(&mut self, settings: &[(&str, &str)]) -> Result<()> {
+        let worker = self.launch_worker(settings)?;
+        self.workers.push(worker);
+        let worker = self.workers.last_mut().context("just started")?;
+        worker.wait_ready(Duration::from_secs(30)).await
+    }
+
+    /// A worker as in production: a writer, with maintenance as the owner. Not among [`Self::workers`] yet.
+    pub(crate) fn launch_worker(&mut self, settings: &[(&str, &str)]) -> Result<Service> {
+        let (database, broker) = (self.database.port(), self.broker.port());
+        self.launch_worker_through(database, broker, settings)
+    }
+
+    /// The same, through proxies of its own.
+    pub(crate) fn launch_worker_through(
+        &mut self,
+        database: u16,
+        broker: u16,
+        settings: &[(&str, &str)],
+    ) -> Result<Service> {
+        let owner = with_port(&self.owner_url(), database)?;
+        let writer = url_as(&owner, &format!("{}_writer", self.roles))?;
+        let broker = with_port(&self.ground.rabbitmq().url(), broker)?;
+        let mut environment = vec![
+            ("DATABASE_URL", &*writer),
+            ("MAINTENANCE_DATABASE_URL", &*owner),
+            ("RABBITMQ_URL", &*broker),
+            ("QUEUE_NAME", &*self.queue),
+            ("LOG_FORMAT", "text"),
+        ];
+        environment.extend(settings);
+        let log = self.logs.join(format!("worker-{}.log", Uuid::new_v4().simple()));
+        Service::launch(&PathBuf::from(setting("E2E_WORKER_BIN")?), &environment, &log)
+    }
+
+    /// Waits a random time up to this.
+    pub(crate) async fn wait_up_to(&mut self, longest: Duration) {
+        let share = self.random.unit();
+        tokio::time::sleep(longest.mul_f64(share)).await;
+    }
+
+    pub(crate) async fn count(&self, query: &str) -> Result<i64> {
+        Ok(self.owner.query_one(query, &[]).await?.get(0))
+    }
+
+    /// After the server was restarted.
+    pub(crate) async fn reconnect_owner(&mut self) -> Result<()> {
+        let url = self.owner_url();
+        self.owner = connect(&url).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn stored(&self) -> Result<i64> {
+        self.count("SELECT count(*) FROM usage_events").await
+    }
+
+    pub(crate) async fn wait_stored_at_least(&self, events: i64) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.stored().await? < events {
+            ensure!(
+                Instant::now() < deadline,
+                "{} of {events} stored",
+                self.stored().await?
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// RabbitMQ 3.10 writes the register of its quorum queues seconds after a declaration: a broker that is
+    /// killed before does not find the queue's log again.
+    pub(crate) async fn wait_registered(&self) {
+        let age = self.queue_since.elapsed();
+        tokio::time::sleep(Duration::from_secs(7).saturating_sub(age)).await;
+    }
+
+    /// The sum of a metric over the workers that run.
+    pub(crate) async fn metric(&self, name: &str) -> Result<f64> {
+        let mut sum = 0.0;
+        for worker in &self.workers {
+            sum += worker.metric(name).await?;
+        }
+        Ok(sum)
+    }
+
+    pub(crate) async fn publisher(&mut self) -> Result<Publisher> {
+        Publisher::connect(&self.ground.rabbitmq().url(), &self.queue).await
+    }
+
+    /// Events of the last half hour besides the flow's.
+    pub(crate) fn events(&mut self, count: usize) -> Vec<Event> {
+        let end = OffsetDateTime::now_utc();
+        let shape = Shape {
+            seed: self.random.below(u64::MAX),
+            organizations: 8,
+            start: end - time::Duration::minutes(30),
+            end,
+        };
+        Generator::new(&shape).take(count).collect()
+    }
+
+    /// The fault is over: an event that is published now must be stored soon.
+    pub(crate) async fn recovered(&mut self) -> Result<()> {
+        self.recovered_within(RECOVERY).await
+    }
+
+    /// The same, where something has to be noticed first.
+    pub(crate) async fn recovered_within(&mut self, patience: Duration) -> Result<()> {
+        let over = Instant::now();
+        let event = self.events(1).remove(0);
+        let publish = async {
+            loop {
+                let attempt = async {
+                    let publisher = self.publisher().await?;
+                    publisher.publish([&event.body]).await
+                };
+                match tokio::time::timeout(patience, attempt).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(error)) if over.elapsed() > patience => return Err(error),
+                    Err(_) => bail!("the broker does not take a message {patience:?} after the fault"),
+                    Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        };
+        publish.await?;
+        let (org, id) = (event.fact.org_id, event.fact.event_id);
+        let query = "SELECT count(*) FROM usage_events WHERE org_id = $1 AND event_id = $2";
+        while self.owner.query_one(query, &[&org, &id]).await?.get::<_, i64>(0) == 0 {
+            if over.elapsed() > patience {
+                let autopsy = self.autopsy().await;
+                bail!("an event published after the fault is not stored {patience:?} later; {autopsy}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        say(format_args!(
+            "{} ({}): recovered {:.1} s after the fault",
+            self.what,
+            self.flavor.name(),
+            over.elapsed().as_secs_f64()
+        ));
+        self.more.events.push(event);
+        Ok(())
+    }
+
+    /// The oracle: everything is as if nothing had happened, and the fault did happen.
+    pub(crate) async fn verdict(mut self) -> Result<()> {
+        let proof = self.proof.check()?;
+        let published = self.end_of_flow().await?;
+        self.wait_all_stored(&published).await?;
+        oracle::assert_stored(&self.owner, published.events.iter().map(|event| &event.fact)).await?;
+        oracle::assert_dead_letters(&self.owner, &published.malformed).await?;
+        self.maintain().await?;
+        oracle::assert_rollups(&self.owner).await?;
+        let seen = self.assert_answers(&published).await?;
+        let fresh = self.assert_fresh().await?;
+        let memory = self.assert_workers_live_and_end().await?;
+        say(format_args!(
+            "{} ({}): exact in {:.1} s; {} events, {} repeats, {} malformed; {proof}; fresh after {fresh:?}; \
+             {memory} MiB; {} answers, {} refusals within {:?}",
+            self.what,
+            self.flavor.name(),
+            self.began.elapsed().as_secs_f64(),
+            published.events.len(),
+            published.repeats,
+            published.malformed.len(),
+            seen.answers,
+            seen.refusals,
+            seen.slowest_refusal,
+        ));
+        self.remove().await
+    }
+
+    /// Stops the flow; what it and the test published.
+    pub(crate) async fn end_of_flow(&mut self) -> Result<Published> {
+        let mut published = match self.flow.take() {
+            Some(flow) => flow.finish().await?,
+            None => Published::default(),
+        };
+        published.events.append(&mut self.more.events);
+        published.malformed.append(&mut self.more.malformed);
+        Ok(published)
+    }
+
+    pub(crate) async fn wait_all_stored(&self, published: &Published) -> Result<()> {
+        let letters: std::collections::HashSet<&[u8]> =
+            published.malformed.iter().map(|message| &*message.body).collect();
+        let expected = (
+            i64::try_from(published.events.len())?,
+            i64::try_from(letters.len())?,
+        );
+        let query = "SELECT (SELECT count(*) FROM usage_events), (SELECT count(*) FROM dead_letters)";
+        let mut last = ((0, 0), Instant::now());
+        loop {
+            let row = self.owner.query_one(query, &[]).await?;
+            let found: (i64, i64) = (row.get(0), row.get(1));
+            if found == expected {
+                return Ok(());
+            }
+            if found != last.0 {
+                last = (found, Instant::now());
+            }
+            if last.1.elapsed() > self.patience || found.0 > expected.0 || found.1 > expected.1 {
+                bail!(
+                    "{found:?} events and dead letters are stored, not {expected:?}; {}",
+                    self.log_tails()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub(crate) async fn maintain(&mut self) -> Result<String> {
+        let url = self.owner_url();
+        let binary = PathBuf::from(setting("E2E_WORKER_BIN")?);
+        let environment = [("DATABASE_URL", &*url)];
+        Ok(process::run(&binary, &["maintain"], &environment).await?.0)
+    }
+
+    async fn assert_answers(&mut self, published: &Published) -> Result<e2e::watch::Seen> {
+        let seen = match self.watch.take() {
+            Some(watch) => watch.finish().await?,
+            None => e2e::watch::Seen::default(),
+        };
+        let mut truth = Truth::default();
+        truth.extend(published.events.iter().map(|event| &event.fact));
+        let times = published.events.iter().map(|event| event.fact.time_us);
+        let midnight = |us: i64| {
+            OffsetDateTime::from_unix_timestamp(us / 1_000_000).map(|time| time.replace_time(Time::MIDNIGHT))
+        };
+        let start = midnight(times.clone().min().context("nothing was published")?)?;
+        let end = midnight(times.max().unwrap_or_default())? + time::Duration::DAY;
+        let verdict = api::compare_all(&self.admin()?, &truth, start, end).await?;
+        ensure!(verdict.differences.is_empty(), "{:#?}", verdict.differences);
+        ensure!(seen.answers > 0, "the API never answered");
+        Ok(seen)
+    }
+
+    pub(crate) fn admin(&self) -> Result<Client> {
+        Client::new(&self.api.url("/"), &Claims::system_admin(), SECRET)
+    }
+
+    /// An event that is published now is soon in the answers.
+    async fn assert_fresh(&mut self) -> Result<Duration> {
+        let event = self.events(1).remove(0);
+        let publisher = self.publisher().await?;
+        let admin = self.admin()?;
+        let path = format!("orgs/{}/usage", event.fact.org_id);
+        let requests = async || -> Result<i64> {
+            let answer = admin.get(&path, &[("period", "last_24h")]).await?;
+            Ok(api::measures(&answer["totals"])?.requests)
+        };
+        let before = requests().await?;
+        publisher.publish([&event.body]).await?;
+        let began = Instant::now();
+        while requests().await? != before + 1 {
+            ensure!(
+                began.elapsed() < FRESH,
+                "a fresh event is not visible after {FRESH:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(began.elapsed())
+    }
+
+    /// Nobody died by itself, memory was bounded, all end in order; then nothing is left in the queue,
+    /// neither ready nor held by anybody.
+    async fn assert_workers_live_and_end(&mut self) -> Result<u64> {
+        let mut most = 0;
+        for worker in &mut self.workers {
+            if let Some(status) = worker.ended()? {
+                bail!("a worker died by itself: {status}; {}", worker.log());
+            }
+            most = most.max(worker.peak_rss_bytes().unwrap_or(u64::MAX));
+            let (status, took) = worker.terminate(Duration::from_secs(11)).await?;
+            ensure!(
+                status.success() && took < Duration::from_secs(10),
+                "a worker ended with {status} after {took:?}"
+            );
+        }
+        ensure!(most < MEMORY, "a worker took {} MiB", most >> 20);
+        let queues = Queues::connect(&self.ground.rabbitmq().url()).await?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut waiting = queues.waiting(&self.queue).await?;
+        while waiting != Some((0, 0)) {
+            ensure!(
+                Instant::now() < deadline,
+                "after the workers' end the queue has {waiting:?} messages and consumers"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            waiting = queues.waiting(&self.queue).await?;
+        }
+        let given_up = queues.ready(&format!("{}.dead-letter", self.queue)).await?;
+        ensure!(
+            given_up.unwrap_or(0) == self.given_up,
+            "the broker gave up on {given_up:?} messages"
+        );
+        Ok(most >> 20)
+    }
+
+    async fn remove(mut self) -> Result<()> {
+        drop(self.api);
+        let admin = self.ground.postgres().connect("postgres").await?;
+        admin
+            .batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name))
+            .await?;
+        let queues = Queues::connect(&self.ground.rabbitmq().url()).await?;
+        queues.delete(&self.queue).await?;
+        queues.delete(&format!("{}.dead-letter", self.queue)).await?;
+        self.ground.give_back().await
+    }
+
+    /// What everybody says, for a person.
+    pub(crate) async fn autopsy(&mut self) -> String {
+        let mut said = self.log_tails();
+        let columns = ["name", "messages_ready", "messages_unacknowledged", "consumers"];
+        for command in [
+            [&["list_queues"][..], &columns].concat(),
+            vec!["list_connections", "name", "state", "channels"],
+        ] {
+            said += "\n";
+            said += &match self.ground.rabbitmq().ctl(&command).await {
+                Ok(words) => words,
+                Err(error) => format!("{error:#}"),
+            };
+        }
+        let sessions = "SELECT string_agg(format('%s: %s %s %s', application_name, state, wait_event, query), E'\\n') \
+                        FROM pg_stat_activity WHERE datname = current_database()";
+        said += &match self.owner.query_one(sessions, &[]).await {
+            Ok(row) => row.get::<_, Option<String>>(0).unwrap_or_default(),
+            Err(error) => format!("{error:#}"),
+        };
+        said
+    }
+
+    pub(crate) fn log_tails(&self) -> String {
+        let tail = |worker: &Service| {
+            let log = worker.log();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("dead letter")).collect();
+            lines[lines.len().saturating_sub(15)..].join("\n  ")
+        };
+        let tails: Vec<String> = self.workers.iter().map(tail).collect();
+        format!("the workers said:\n  {}", tails.join("\n  --\n  "))
+    }
+}
+
+async fn start_api(database: &str, log: &std::path::Path) -> Result<Service> {
+    let environment = [
+        ("DATABASE_URL", database),
+        ("JWT_SECRET", SECRET),
+        ("SHUTDOWN_DELAY_SECONDS", "0"),
+    ];
+    Service::start(&PathBuf::from(setting("E2E_API_BIN")?), &environment, log).await
+}
+
+fn url_as(url: &str, role: &str) -> Result<String> {
+    let mut url = reqwest::Url::parse(url)?;
+    url.set_username(role)
+        .ok()
+        .context("the server's URL takes no user")?;
+    Ok(url.to_string())
+}
+
+fn with_port(url: &str, port: u16) -> Result<String> {
+    let mut url = reqwest::Url::parse(url)?;
+    url.set_port(Some(port)).ok().context("a URL without a port")?;
+    Ok(url.to_string())
+}
