@@ -4,6 +4,7 @@
 //! ignored would be wrong money.
 
 mod given;
+pub(crate) mod openai;
 pub(crate) mod page;
 mod refusal;
 mod values;
@@ -125,16 +126,10 @@ pub(crate) fn usage(query: &str, now: OffsetDateTime, dimensions: &[Dimension]) 
     let compare = compare(&mut given);
     let latency = latency(&mut given);
     let limit = given.number("limit", MAX_LIMIT, TO_A_THOUSAND);
-    let from = match page.as_ref().map(|page| &page.position) {
-        None => 0,
-        Some(Position::Bucket(place)) => *place,
-        Some(Position::After(_)) => given.refuse_page(),
-    };
+    let from = given.first_bucket(page.as_ref().map(|page| &page.position));
     let before = before(&mut given, compare, range.as_ref(), &zone);
     let cut = range.map(|Range { range, .. }| Buckets::new(range, width, &zone));
-    if from > 0 && cut.as_ref().is_some_and(|buckets| from >= buckets.starts().len()) {
-        given.refuse_page::<()>();
-    }
+    given.refuse_beyond(from, cut.as_ref());
     let range = given.finish(range.zip(cut))?;
     let (range, buckets) = range;
     Ok(Asked {
@@ -239,6 +234,12 @@ fn width(given: &mut Given, range: Option<&Range>) -> BucketWidth {
         BucketWidth::EVERY.into_iter().find(|width| width.name() == text)
     });
     let width = width.unwrap_or(BucketWidth::Day);
+    too_wide(given, width, range);
+    width
+}
+
+/// Notes a range that is wider than buckets of this width allow.
+fn too_wide(given: &mut Given, width: BucketWidth, range: Option<&Range>) {
     if let Some(Range { range, .. }) = range
         && !width.allows(range)
     {
@@ -258,7 +259,6 @@ fn width(given: &mut Given, range: Option<&Range>) -> BucketWidth {
         let detail = format!("{} allows a range of at most {days}", width.name());
         given.refuse("bucket_width", &detail, &wider);
     }
-    width
 }
 
 fn filter(given: &mut Given) -> Filter {

@@ -3,7 +3,7 @@
 use actix_web::web::{self, ServiceConfig};
 use analytics_core::query::Dimension;
 
-use crate::handlers::{list, probes, usage};
+use crate::handlers::{list, openai, probes, usage};
 use crate::params::{OF_ORGANIZATION, OF_SYSTEM};
 
 /// Who may read what a route answers.
@@ -30,7 +30,7 @@ pub struct Entry {
 
 /// The table.
 #[rustfmt::skip]
-pub const TABLE: [Entry; 10] = [
+pub const TABLE: [Entry; 12] = [
     Entry { path: "/api/v1/analytics/orgs/{org_id}/usage",  readers: Readers::Members,      handler: || over_time("org_usage", &OF_ORGANIZATION) },
     Entry { path: "/api/v1/analytics/orgs/{org_id}/users",  readers: Readers::OrgAdmins,    handler: || by("org_users", Dimension::User) },
     Entry { path: "/api/v1/analytics/orgs/{org_id}/keys",   readers: Readers::Members,      handler: || by("org_keys", Dimension::ApiKey) },
@@ -38,6 +38,8 @@ pub const TABLE: [Entry; 10] = [
     Entry { path: "/api/v1/analytics/system/usage",         readers: Readers::SystemAdmins, handler: || over_time("system_usage", &OF_SYSTEM) },
     Entry { path: "/api/v1/analytics/system/orgs",          readers: Readers::SystemAdmins, handler: || by("system_orgs", Dimension::Organization) },
     Entry { path: "/api/v1/analytics/system/models",        readers: Readers::SystemAdmins, handler: || by("system_models", Dimension::Model) },
+    Entry { path: "/v1/organization/usage/completions",     readers: Readers::Members,      handler: || web::get().to(openai::completions) },
+    Entry { path: "/v1/organization/costs",                 readers: Readers::Members,      handler: || web::get().to(openai::costs) },
     Entry { path: "/health",                                readers: Readers::Everybody,    handler: || web::get().to(probes::health) },
     Entry { path: "/ready",                                 readers: Readers::Everybody,    handler: || web::get().to(probes::ready) },
     Entry { path: "/metrics",                               readers: Readers::Everybody,    handler: || web::get().to(probes::exposition) },

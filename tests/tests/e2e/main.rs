@@ -6,6 +6,7 @@
 mod abandoned;
 mod answers;
 mod batches;
+mod compatible;
 mod contracts;
 mod dead_letters;
 mod decoder;
@@ -22,6 +23,7 @@ mod plans;
 mod platform;
 mod questions;
 mod reconcile;
+mod refused;
 mod rollups;
 mod supervision;
 

@@ -3,6 +3,7 @@
 //!
 //! A question that is refused must name the nearest one that is not, and that one is asked.
 
+mod contract;
 mod dice;
 mod expected;
 mod spelled;
@@ -19,6 +20,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::platform::{Flavor, Platform, system_admin};
+use contract::Contract;
 use dice::Dice;
 use expected::{Calendar, Expected, Group};
 use spelled::{Asked, Shown};
@@ -76,6 +78,7 @@ async fn random_questions_are_answered_exactly(flavor: Flavor) -> Result<()> {
     let admin = system_admin(&service)?;
     let mut dice = Dice::new(17);
     let mut calendar = Calendar::default();
+    let contract = Contract::read()?;
     let (mut counted, mut refused, mut rows) = (0, 0, 0);
     for round in 0..ROUNDS {
         let mut asked = Asked::random(&mut dice, &published)?;
@@ -88,7 +91,9 @@ async fn random_questions_are_answered_exactly(flavor: Flavor) -> Result<()> {
         let what = format!("{what}, asked as {asked:?}");
         let expected = Expected::of(&asked, &published.truth, &mut calendar)?;
         counted += expected.total.requests;
-        rows += check(&admin, &asked, &expected).await.with_context(|| what)?;
+        rows += check(&admin, &contract, &asked, &expected)
+            .await
+            .with_context(|| what)?;
     }
     ensure!(
         counted > 20_000 && rows > 2_000,
@@ -102,13 +107,14 @@ async fn random_questions_are_answered_exactly(flavor: Flavor) -> Result<()> {
 }
 
 /// Asks all pages, and holds them against what is expected. Returns how many rows there were.
-async fn check(client: &Client, asked: &Asked, expected: &Expected) -> Result<usize> {
+async fn check(client: &Client, contract: &Contract, asked: &Asked, expected: &Expected) -> Result<usize> {
     let mut page: Option<String> = None;
     let mut found: Vec<(i64, Group, Measures)> = Vec::new();
     let mut buckets = 0;
     loop {
         let (status, body) = asked.ask(client, page.as_deref()).await?;
         ensure!(status == 200, "{status} {body}");
+        contract.check(&asked.path(), &body)?;
         ensure!(
             api::measures(&body["totals"])? == expected.total,
             "totals: {}, not {:?}",

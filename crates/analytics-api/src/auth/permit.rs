@@ -48,24 +48,24 @@ impl Permit {
         })
     }
 
-    /// Holds a caller against the readers of a route. `org_id` is the path's, as text: for those who may
-    /// read one organization, anything else is refused in the same way, be it a UUID or not.
+    /// Holds a caller against the readers of a route. `org_id` is the path's, or on a path without one the
+    /// query's, as text: for those who may read one organization, anything else is refused in the same way, be it
+    /// a UUID or not. Where none is named, it is the caller's own.
     fn decide(
         principal: &Principal,
         readers: Readers,
         org_id: Option<&str>,
         admitted: Admitted,
     ) -> Result<Self, ApiError> {
-        let own = |own: Uuid| match org_id.and_then(params::uuid) {
-            Some(asked) if asked == own => Ok(Scope::Organization(own)),
-            _ => Err(ApiError::Forbidden),
+        let own = |own: Uuid| match org_id.map(params::uuid) {
+            Some(asked) if asked != Some(own) => Err(ApiError::Forbidden),
+            _ => Ok(Scope::Organization(own)),
         };
         let (scope, only_user) = match (readers, principal.role) {
             (Readers::SystemAdmins, Role::SystemAdmin) => (Scope::System, None),
-            (Readers::Members | Readers::OrgAdmins, Role::SystemAdmin) => (
-                Scope::Organization(params::organization(org_id.unwrap_or_default())?),
-                None,
-            ),
+            (Readers::Members | Readers::OrgAdmins, Role::SystemAdmin) => {
+                (Scope::Organization(params::organization(org_id)?), None)
+            }
             (Readers::Members | Readers::OrgAdmins, Role::OrgAdmin { org_id }) => (own(org_id)?, None),
             (Readers::Members, Role::OrgUser { org_id, user_id }) => (own(org_id)?, Some(user_id)),
             _ => return Err(ApiError::Forbidden),
@@ -98,7 +98,9 @@ impl FromRequest for Permit {
                     }
                 })?;
             let admitted = app.admission.admit(&principal)?;
-            let permit = Self::decide(&principal, readers, request.match_info().get("org_id"), admitted)?;
+            let of_path = request.match_info().get("org_id").map(str::to_owned);
+            let org_id = of_path.or_else(|| params::openai::named_organization(request.query_string()));
+            let permit = Self::decide(&principal, readers, org_id.as_deref(), admitted)?;
             if principal.role == Role::SystemAdmin {
                 audit(&principal, permit.scope, &pattern);
             }

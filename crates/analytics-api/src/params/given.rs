@@ -1,8 +1,9 @@
 //! The parameters as they came, and what has been found wrong with them so far.
 
+use analytics_core::calendar::Buckets;
 use percent_encoding::percent_decode_str;
 
-use super::page::Cursor;
+use super::page::{Cursor, Position};
 use super::values::whole_number;
 use crate::error::{ApiError, ParameterFault};
 
@@ -36,6 +37,15 @@ pub(super) struct Given {
 
 impl Given {
     pub(super) fn read(query: &str, known: &[&str]) -> Result<Self, ApiError> {
+        Self::read_with(query, known, |name| name)
+    }
+
+    /// The same, of names that have more than one spelling.
+    pub(super) fn read_with(
+        query: &str,
+        known: &[&str],
+        spelled: impl Fn(&str) -> &str,
+    ) -> Result<Self, ApiError> {
         let mut given = Self {
             pairs: Vec::new(),
             faults: Vec::new(),
@@ -43,8 +53,8 @@ impl Given {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decoded(name)?, decoded(value)?);
-            if known.contains(&name.as_str()) {
-                given.pairs.push((name, value));
+            if known.contains(&spelled(&name)) {
+                given.pairs.push((spelled(&name).to_owned(), value));
             } else if !given.faults.iter().any(|fault| fault.parameter == name) {
                 let name: String = name.chars().take(MAX_ECHOED_CHARS).collect();
                 given.refuse(&name, "is not a parameter of this request", known);
@@ -73,7 +83,7 @@ impl Given {
     }
 
     /// All values of a parameter, in the order they came.
-    fn values(&self, name: &str) -> Vec<String> {
+    pub(super) fn values(&self, name: &str) -> Vec<String> {
         self.pairs
             .iter()
             .filter(|(given, _)| given == name)
@@ -133,6 +143,22 @@ impl Given {
     /// The cursor that was given.
     pub(super) fn page(&mut self) -> Option<Cursor> {
         self.one("page", &[Cursor::ALLOWED], Cursor::read)
+    }
+
+    /// The place of the first bucket of a page.
+    pub(super) fn first_bucket(&mut self, position: Option<&Position>) -> usize {
+        match position {
+            None => 0,
+            Some(Position::Bucket(place)) => *place,
+            Some(Position::After(_)) => self.refuse_page(),
+        }
+    }
+
+    /// Notes a page that begins after the last bucket.
+    pub(super) fn refuse_beyond(&mut self, from: usize, buckets: Option<&Buckets>) {
+        if from > 0 && buckets.is_some_and(|buckets| from >= buckets.starts().len()) {
+            self.refuse_page::<()>();
+        }
     }
 
     /// Notes that the cursor is of another kind of answer.

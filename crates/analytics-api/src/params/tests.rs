@@ -371,3 +371,64 @@ fn a_query_string_that_is_none_is_refused() {
         );
     }
 }
+
+#[test]
+fn openais_parameters_are_read() {
+    let asked = openai::completions(
+        &format!(
+            "start_time=1793491200&bucket_width=1h&group_by[]=model&group_by%5B%5D=user_id&user_ids={USER}\
+             &models[]=a&models=b&limit=168&org_id={USER}"
+        ),
+        NOW,
+    )
+    .unwrap();
+    assert_eq!(
+        span(&asked),
+        (datetime!(2026-11-01 0:00 UTC), datetime!(2026-11-24 10:30 UTC))
+    );
+    assert_eq!(asked.group_by, [Dimension::Model, Dimension::User]);
+    assert_eq!(asked.filter.models, ["a", "b"]);
+    let limit = |asked: Asked| match asked.rows {
+        Rows::Buckets {
+            limit, filled: true, ..
+        } => limit,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(limit(asked), 168);
+    let week = openai::completions("start_time=1793491200", NOW).unwrap();
+    assert_eq!((week.buckets.width(), limit(week)), (BucketWidth::Day, 7));
+    let costs = openai::costs("start_time=1793491200&group_by=line_item&limit=180", NOW).unwrap();
+    assert_eq!(costs.group_by, [Dimension::Model]);
+    assert_eq!(limit(costs), 180);
+
+    for (query, expected) in [
+        ("", "start_time is missing"),
+        ("start_time=1793491200&limit=32", "limit is not what it may be"),
+        (
+            "start_time=1793491200&group_by=project_id",
+            "group_by is not what it may be",
+        ),
+        (
+            "start_time=1793491200&bucket_width=15m",
+            "bucket_width is not what it may be",
+        ),
+        (
+            "start_time=1793491200&bucket_width=1m",
+            "bucket_width 1m allows a range of at most 24 hours",
+        ),
+        (
+            "start_time=1793491200&period=last_7d",
+            "period is not a parameter of this request",
+        ),
+    ] {
+        assert_eq!(
+            named_faults(openai::completions(query, NOW)),
+            [expected],
+            "{query}"
+        );
+    }
+    assert_eq!(
+        named_faults(openai::costs("start_time=1793491200&bucket_width=1h", NOW)),
+        ["bucket_width is not what it may be"]
+    );
+}

@@ -10,9 +10,14 @@ use crate::error::ApiError;
 
 pub(super) const A_UUID: &str = "a UUID of 36 characters";
 
-/// Reads an organization's id from the path.
-pub(crate) fn organization(text: &str) -> Result<Uuid, ApiError> {
-    uuid(text).ok_or_else(|| ApiError::BadParameters(vec![fault("org_id", "is not a UUID", &[A_UUID])]))
+/// Reads an organization's id.
+pub(crate) fn organization(text: Option<&str>) -> Result<Uuid, ApiError> {
+    let wrong = match text {
+        None => "is missing: a system admin names an organization",
+        Some(_) => "is not a UUID",
+    };
+    text.and_then(uuid)
+        .ok_or_else(|| ApiError::BadParameters(vec![fault("org_id", wrong, &[A_UUID])]))
 }
 
 /// The hyphenated spelling alone: `uuid` would take braces, URNs and bare hex as well.

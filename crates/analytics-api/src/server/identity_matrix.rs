@@ -103,6 +103,14 @@ fn expected(identity: &str, path: &str, asked_org: &str) -> u16 {
     }
 }
 
+/// The route, about an organization: in its path, or in its query where the path has none.
+fn asked(path: &str, org: &str) -> String {
+    match path.starts_with("/v1/") {
+        true => format!("{path}?start_time=1793491200&end_time=1793577600&org_id={org}"),
+        false => path.replace("{org_id}", org),
+    }
+}
+
 /// What may not depend on whether an organization exists.
 fn without_request_id(reply: &Reply) -> (StatusCode, Value) {
     let mut body = reply.json();
@@ -114,11 +122,11 @@ fn without_request_id(reply: &Reply) -> (StatusCode, Value) {
 async fn every_route_by_every_identity() {
     let app = app(&[("JWT_SECRET", SECRET)]);
     let mut refusal = None;
-    let mut asked = 0;
+    let mut asked_times = 0;
     for entry in TABLE.iter().filter(|entry| entry.readers != Readers::Everybody) {
         for identity in identities() {
             for org in [ORG, OTHER_ORG, "acme"] {
-                let path = entry.path.replace("{org_id}", org);
+                let path = asked(entry.path, org);
                 let reply = match &identity.token {
                     None => send(&app, TestRequest::get().uri(&path)).await,
                     Some(token) => get(&app, &path, token).await,
@@ -138,13 +146,13 @@ async fn every_route_by_every_identity() {
                         "every 403 is the same"
                     );
                 }
-                asked += 1;
+                asked_times += 1;
             }
         }
     }
     let routes = TABLE.iter().filter(|entry| entry.readers != Readers::Everybody);
-    assert_eq!(asked, routes.count() * identities().len() * 3);
-    assert!(asked >= 6 * 14 * 3, "{asked}");
+    assert_eq!(asked_times, routes.count() * identities().len() * 3);
+    assert!(asked_times >= 9 * 14 * 3, "{asked_times}");
 }
 
 #[actix_web::test]
@@ -162,6 +170,23 @@ async fn a_user_reads_its_own_usage_whatever_it_asks_for() {
         for route in ["usage", "keys", "models"] {
             let path = format!("/api/v1/analytics/orgs/{ORG}/{route}{query}");
             assert_eq!(get(&app, &path, &token).await.status.as_u16(), expected, "{path}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn without_a_name_it_is_the_callers_own_organization() {
+    let app = app(&[("JWT_SECRET", SECRET)]);
+    for (role, expected) in [("org_user", IN), ("org_admin", IN), ("system_admin", 400)] {
+        let claims = json!({"sub": USER, "role": role, "org_id": ORG, "exp": now() + 3600});
+        let token = Signer::secret().token(None, &claims);
+        for route in ["usage/completions", "costs"] {
+            let path = format!("/v1/organization/{route}?start_time=1793491200&end_time=1793577600");
+            let reply = get(&app, &path, &token).await;
+            assert_eq!(reply.status.as_u16(), expected, "{role} {reply:?}");
+            if expected == 400 {
+                assert_eq!(reply.json()["errors"][0]["parameter"], "org_id");
+            }
         }
     }
 }

@@ -39,14 +39,19 @@ pub(super) fn mend(buckets: &Buckets, needs: &Needs) -> Vec<Mend> {
 fn starts(buckets: &Buckets, needs: &Needs) -> Vec<OffsetDateTime> {
     let (start, grain) = (buckets.range().start(), finest_grain(needs.users));
     let mut starts = vec![start, floor_to(start, grain), ceil_to(start, grain)];
-    starts.extend(
+    let mut later = vec![
+        ceil_to(needs.kept.rollups_since, Duration::DAY),
+        ceil_to(needs.kept.raw_since, Duration::DAY),
+    ];
+    later.extend(
         buckets
             .starts()
             .iter()
             .find(|start| **start >= needs.kept.raw_since),
     );
-    starts.push(ceil_to(needs.kept.raw_since, Duration::DAY));
-    starts.push(ceil_to(needs.kept.rollups_since, Duration::DAY));
+    later.retain(|instant| *instant > start);
+    later.sort_unstable();
+    starts.extend(later);
     distinct(starts)
 }
 

@@ -149,6 +149,21 @@ impl Asked {
                 .any(|name| ["user_id", "api_key_id"].contains(name))
     }
 
+    /// The path below `/api/v1/analytics/`, as the contract has it.
+    pub(super) fn path(&self) -> String {
+        let name = match (self.shown, self.group_by.first()) {
+            (Shown::Buckets { .. }, _) => "usage",
+            (_, Some(&"user_id")) => "users",
+            (_, Some(&"api_key_id")) => "keys",
+            (_, Some(&"org_id")) => "orgs",
+            _ => "models",
+        };
+        match self.org_id {
+            Some(_) => format!("orgs/{{org_id}}/{name}"),
+            None => format!("system/{name}"),
+        }
+    }
+
     pub(super) async fn ask(&self, client: &Client, page: Option<&str>) -> Result<(StatusCode, Value)> {
         let mut parameters = vec![
             ("start_time", self.start.format(&Rfc3339)?),
@@ -172,29 +187,23 @@ impl Asked {
             parameters.push(("compare", "previous_period".into()));
         }
         parameters.extend(page.map(|page| ("page", page.to_owned())));
-        let name = match self.shown {
+        match self.shown {
             Shown::Buckets { limit, fill, top } => {
                 parameters.push(("limit", limit.to_string()));
                 parameters.push(("bucket_width", self.width.clone()));
                 parameters.extend(self.group_by.iter().map(|name| ("group_by", (*name).to_owned())));
                 parameters.extend(fill.then(|| ("fill", "zero".to_owned())));
                 parameters.extend(top.map(|top| ("top", top.to_string())));
-                "usage"
             }
             Shown::List { by_id, limit } => {
                 parameters.push(("limit", limit.to_string()));
                 parameters.extend(by_id.then(|| ("order_by", "id".to_owned())));
-                match self.group_by[0] {
-                    "user_id" => "users",
-                    "api_key_id" => "keys",
-                    "org_id" => "orgs",
-                    _ => "models",
-                }
             }
-        };
+        }
+        let path = self.path();
         let path = match self.org_id {
-            Some(org_id) => format!("orgs/{org_id}/{name}"),
-            None => format!("system/{name}"),
+            Some(org_id) => path.replace("{org_id}", &org_id.to_string()),
+            None => path,
         };
         let parameters: Vec<(&str, &str)> =
             parameters.iter().map(|(name, value)| (*name, &**value)).collect();
