@@ -50,12 +50,12 @@ const DELIVERY_LIMIT: i64 = 100;
 /// Where the broker is and who we are there.
 #[derive(Clone)]
 pub struct Address {
-    host: String,
-    port: u16,
-    user: String,
-    password: String,
-    vhost: String,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) vhost: String,
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// Why an address cannot be used. Holds nothing of it: it has a password.

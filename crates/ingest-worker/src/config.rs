@@ -225,14 +225,11 @@ impl WorkerConfig {
     /// # Errors
     /// The first key that is missing or not valid.
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
-        let url: String = settings.required("RABBITMQ_URL")?;
-        let broker = Address::parse(&url, settings.text("RABBITMQ_CA_FILE"))
-            .map_err(|error| settings.invalid("RABBITMQ_URL", error.to_string()))?;
         let consumers = settings.within("CONSUMER_WORKERS", 1..=64)?;
         Ok(Self {
             port: settings.required("PORT")?,
             database: database(settings, "DATABASE_URL")?.session("ingest-worker", WRITER_SESSION),
-            broker,
+            broker: broker(settings)?,
             queue: queue_name(settings)?,
             consumers,
             lanes: settings.within("WRITER_LANES", 1..=64)?,
@@ -292,6 +289,16 @@ impl OperatorConfig {
             maintenance: MaintenanceConfig::read(settings)?,
         })
     }
+}
+
+/// Where the broker is.
+///
+/// # Errors
+/// If it is not said, or not valid.
+pub fn broker(settings: &Settings) -> Result<Address, SettingsError> {
+    let url: String = settings.required("RABBITMQ_URL")?;
+    Address::parse(&url, settings.text("RABBITMQ_CA_FILE"))
+        .map_err(|error| settings.invalid("RABBITMQ_URL", error.to_string()))
 }
 
 fn queue_name(settings: &Settings) -> Result<String, SettingsError> {

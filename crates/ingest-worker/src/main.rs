@@ -8,8 +8,8 @@ use analytics_runtime::settings::Settings;
 use analytics_runtime::{logging, shutdown, tls};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use ingest_worker::config::{KEYS, MaintenanceConfig, MigrateConfig, OperatorConfig, WorkerConfig};
-use ingest_worker::operator::{self, dead_letters, import, reconcile};
+use ingest_worker::config::{self, KEYS, MaintenanceConfig, MigrateConfig, OperatorConfig, WorkerConfig};
+use ingest_worker::operator::{self, collect, dead_letters, import, reconcile};
 use ingest_worker::status::Status;
 use ingest_worker::{failpoint, maintenance, migrate, probes, worker};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,9 @@ enum Command {
     /// Compare raw events with every rollup, and mend what differs
     #[command(after_help = EXIT_CODES)]
     Reconcile(reconcile::Arguments),
+    /// Bring in what the broker gave up on: the queue QUEUE_NAME.dead-letter, until it is empty
+    #[command(after_help = EXIT_CODES)]
+    Collect,
 }
 
 const EXIT_CODES: &str = "Exit code: 0 done, 1 could not be done, 2 the command line was not understood, \
@@ -114,6 +117,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let config = OperatorConfig::read(&settings)?;
             return Ok(operator::exit_code(
                 reconcile::run(&arguments, &config, stop_signal()).await,
+            ));
+        }
+        Command::Collect => {
+            let broker = config::broker(&settings)?;
+            let config = OperatorConfig::read(&settings)?;
+            return Ok(operator::exit_code(
+                collect::run(&broker, &config, stop_signal()).await,
             ));
         }
     }

@@ -6,6 +6,7 @@
 mod abandoned;
 mod answers;
 mod batches;
+mod collect;
 mod compatible;
 mod contracts;
 mod dead_letters;

@@ -3,6 +3,7 @@
 //! done again.
 
 pub mod body;
+pub mod collect;
 pub mod dead_letters;
 pub mod import;
 pub mod moment;

@@ -1,6 +1,5 @@
 //! The worker's own sink, fed by a command.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -77,22 +76,7 @@ impl Writer {
     ///
     /// # Errors
     /// If it was asked to stop before all was done; part of it may be stored.
-    pub async fn write(&mut self, mut entries: Vec<Entry>) -> Result<Settled, OperatorError> {
-        let mut settled = Settled::default();
-        while !entries.is_empty() {
-            // Of equal keys the sink keeps the first, and the database may refuse that one. So each key is in
-            // a batch once.
-            let mut keys = HashSet::with_capacity(entries.len());
-            let (firsts, repeated) = entries
-                .into_iter()
-                .partition(|entry| keys.insert(entry.event.key()));
-            self.write_once(firsts, &mut settled).await?;
-            entries = repeated;
-        }
-        Ok(settled)
-    }
-
-    async fn write_once(&mut self, entries: Vec<Entry>, settled: &mut Settled) -> Result<(), OperatorError> {
+    pub async fn write(&mut self, entries: Vec<Entry>) -> Result<Settled, OperatorError> {
         if self.stop.is_cancelled() {
             return Err(OperatorError::Stopped);
         }
@@ -122,16 +106,18 @@ impl Writer {
             () = stop => return Err(OperatorError::Stopped),
         };
         let written = written.map_err(|_| OperatorError::Stopped)?;
-        settled.stored += written.stored;
-        settled.duplicates += written.duplicates;
-        settled
-            .refused
-            .extend(self.sink.take_handed_back().into_iter().map(|letter| Refused {
-                number: letter.message.number,
-                malformed: letter.malformed,
-                body: letter.message.body,
-            }));
-        Ok(())
+        let handed_back = self.sink.take_handed_back().into_iter();
+        Ok(Settled {
+            stored: written.stored,
+            duplicates: written.duplicates,
+            refused: handed_back
+                .map(|letter| Refused {
+                    number: letter.message.number,
+                    malformed: letter.malformed,
+                    body: letter.message.body,
+                })
+                .collect(),
+        })
     }
 }
 
