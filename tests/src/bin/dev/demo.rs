@@ -80,7 +80,7 @@ impl Demo {
         said.lines().for_each(|line| say(format_args!("    {line}")));
 
         let step = Step::begin("starting ingest-worker and analytics-api");
-        let (worker, api) = tokio::try_join!(services.start_worker(&[]), services.start_api())?;
+        let (worker, api) = tokio::try_join!(services.start_worker(&[]), services.start_api(&[]))?;
         step.done("ready");
 
         let now = OffsetDateTime::now_utc();

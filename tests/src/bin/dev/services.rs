@@ -63,8 +63,15 @@ impl Services {
         .await
     }
 
-    /// Starts the API.
-    pub(crate) async fn start_api(&self) -> Result<Service> {
+    /// Does the maintenance once.
+    pub(crate) async fn maintain(&self) -> Result<String> {
+        let environment = [("DATABASE_URL", self.database_url.as_str())];
+        let (said, _) = process::run(&built("ingest-worker")?, &["maintain"], &environment).await?;
+        Ok(said)
+    }
+
+    /// Starts the API; `more` goes on top of its environment.
+    pub(crate) async fn start_api(&self, more: &[(&str, &str)]) -> Result<Service> {
         let environment = [
             ("DATABASE_URL", self.database_url.as_str()),
             ("JWT_SECRET", token::SECRET),
@@ -72,6 +79,7 @@ impl Services {
             ("RATE_LIMIT_PER_SECOND", "0"),
             ("SHUTDOWN_DELAY_SECONDS", "0"),
         ];
+        let environment = [&environment[..], more].concat();
         Service::start(
             &built("analytics-api")?,
             &environment,

@@ -7,6 +7,7 @@
 
 mod bare;
 mod latency;
+mod questions;
 mod report;
 
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 
 use crate::interrupt::{self, Interrupt};
 use crate::services::Services;
-use report::{FlavorResult, Round};
+use report::{FlavorResult, Ingest, Round};
 
 /// The same for the bare consumer and the worker.
 const CONSUMERS: usize = 5;
@@ -67,38 +68,24 @@ async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
             events,
             worker_settings: worker_settings()?,
         };
-        // A new server makes its WAL files and fills its caches first: what comes of that is not counted.
-        let step = Step::begin(format!("{flavor}, a round to warm up"));
-        let warm = bench.round(0, f64::NAN).await?;
-        step.done(format_args!(
-            "bare {:.0}/s, worker {:.0}/s, not counted",
-            warm.bare_after, warm.worker_per_second
-        ));
-        let mut bare_before = warm.bare_after;
-        let mut measured = Vec::with_capacity(rounds);
-        for number in 1..=rounds {
-            let step = Step::begin(format!("{flavor}, round {number} of {rounds}"));
-            let round = bench.round(number, bare_before).await?;
-            step.done(format_args!(
-                "worker {:.0}/s, bare {:.0}/s before and {:.0}/s after, ratio {:.2}",
-                round.worker_per_second,
-                round.bare_before,
-                round.bare_after,
-                round.ratio()
-            ));
-            bare_before = round.bare_after;
-            measured.push(round);
-        }
-        let step = Step::begin(format!("{flavor}, latency under load"));
-        let latency = bench.latency().await?;
-        step.done(format_args!(
-            "p50 {:.0} ms, p99 {:.0} ms",
-            latency.p50_ms, latency.p99_ms
-        ));
+        let part = std::env::var_os("BENCH_PART");
+        let wanted = |name: &str| part.as_ref().is_none_or(|only| only == name);
+        let ingest = match wanted("ingest") {
+            true => Some(bench.ingest(rounds).await?),
+            false => None,
+        };
+        let questions = match wanted("questions") {
+            true => {
+                bench
+                    .questions(number_from_environment("BENCH_HISTORY", 2_000_000)?)
+                    .await?
+            }
+            false => Vec::new(),
+        };
         results.push(FlavorResult {
             flavor,
-            rounds: measured,
-            latency,
+            ingest,
+            questions,
         });
         bench.postgres.destroy().await?;
     }
@@ -115,6 +102,67 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// Throughput, memory and latency.
+    async fn ingest(&self, rounds: usize) -> Result<Ingest> {
+        let flavor = self.flavor;
+        // A new server makes its WAL files and fills its caches first: what comes of that is not counted.
+        let step = Step::begin(format!("{flavor}, a round to warm up"));
+        let warm = self.round(0, f64::NAN).await?;
+        step.done(format_args!(
+            "bare {:.0}/s, worker {:.0}/s, not counted",
+            warm.bare_after, warm.worker_per_second
+        ));
+        let mut bare_before = warm.bare_after;
+        let mut measured = Vec::with_capacity(rounds);
+        for number in 1..=rounds {
+            let step = Step::begin(format!("{flavor}, round {number} of {rounds}"));
+            let round = self.round(number, bare_before).await?;
+            step.done(format_args!(
+                "worker {:.0}/s, bare {:.0}/s before and {:.0}/s after, ratio {:.2}",
+                round.worker_per_second,
+                round.bare_before,
+                round.bare_after,
+                round.ratio()
+            ));
+            bare_before = round.bare_after;
+            measured.push(round);
+        }
+        let step = Step::begin(format!("{flavor}, latency under load"));
+        let latency = self.latency().await?;
+        step.done(format_args!(
+            "p50 {:.0} ms, p99 {:.0} ms",
+            latency.p50_ms, latency.p99_ms
+        ));
+        Ok(Ingest {
+            rounds: measured,
+            latency,
+        })
+    }
+
+    /// What each question costs over a history of so many events.
+    async fn questions(&self, history: usize) -> Result<Vec<questions::Question>> {
+        let queue = unique_queue("bench");
+        let queues = Queues::connect(&self.rabbitmq.url()).await?;
+        queues.declare_quorum(&queue, &[]).await?;
+        let services = self.services(&queue).await?;
+        let step = Step::begin(format!("{}, a history of {history} events", self.flavor));
+        let mut worker = services.start_worker(&pairs(&self.worker_settings)).await?;
+        questions::publish_history(&self.rabbitmq.url(), &queue, history).await?;
+        self.until_stored(&worker, history).await?;
+        services.maintain().await?;
+        // What autovacuum does in its own time.
+        let client = self.postgres.connect(DATABASE).await?;
+        client.batch_execute("VACUUM ANALYZE").await?;
+        step.done("stored, maintained");
+        let step = Step::begin(format!("{}, every question, idle and live", self.flavor));
+        let mut api = services.start_api(&[("RATE_LIMIT_PER_SECOND", "0")]).await?;
+        let asked = questions::measure(&self.rabbitmq.url(), &queue, &api.url("/")).await?;
+        step.done(format_args!("{} questions", asked.len()));
+        api.terminate(Duration::from_secs(15)).await?;
+        worker.terminate(Duration::from_secs(15)).await?;
+        Ok(asked)
+    }
+
     async fn round(&self, number: usize, bare_before: f64) -> Result<Round> {
         let bodies = Arc::new(self.bodies(number));
         let queues = Queues::connect(&self.rabbitmq.url()).await?;
@@ -154,7 +202,7 @@ impl Bench<'_> {
         let queue = unique_queue("bench");
         let services = self.services(&queue).await?;
         let mut worker = services.start_worker(&pairs(&self.worker_settings)).await?;
-        let mut api = services.start_api().await?;
+        let mut api = services.start_api(&[]).await?;
         let measured = latency::measure(&self.rabbitmq.url(), &queue, &api.url("/")).await?;
         api.terminate(Duration::from_secs(15)).await?;
         worker.terminate(Duration::from_secs(15)).await?;
@@ -242,17 +290,23 @@ impl Bench<'_> {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let began = Instant::now();
+        self.until_stored(worker, self.events).await?;
+        Ok(began.elapsed())
+    }
+
+    async fn until_stored(&self, worker: &Service, events: usize) -> Result<()> {
+        let began = Instant::now();
         loop {
             let metrics = reqwest::get(worker.url("/metrics")).await?.text().await?;
             let stored = metrics
                 .lines()
                 .find_map(|line| line.strip_prefix("usage_ingest_events_stored_total "))
                 .context("the worker counts what it stores")?;
-            if stored.parse::<usize>()? >= self.events {
-                return Ok(began.elapsed());
+            if stored.parse::<usize>()? >= events {
+                return Ok(());
             }
             if began.elapsed() > Duration::from_secs(600) {
-                bail!("{stored} of {} events are stored after ten minutes", self.events);
+                bail!("{stored} of {events} events are stored after ten minutes");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

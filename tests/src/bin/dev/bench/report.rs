@@ -10,9 +10,21 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::latency::Latency;
+use super::questions::Question;
 
 const MEMORY_TARGET_MIB: f64 = 120.0 * 1e6 / 1_048_576.0;
 const LATENCY_TARGET_MS: f64 = 1_000.0;
+const QUESTION_TARGET_MS: f64 = 50.0;
+/// How much longer a question may take, in the median, while events arrive.
+const LIVE_FACTOR: f64 = 1.3;
+
+type OfRound = fn(&Round) -> f64;
+const CPU_PER_EVENT: [(&str, OfRound); 4] = [
+    ("worker", |round| round.worker_cpu_us),
+    ("broker", |round| round.broker_cpu_us),
+    ("broker under the bare consumer", |round| round.bare_broker_cpu_us),
+    ("PostgreSQL", |round| round.postgres_cpu_us),
+];
 
 /// One round of the worker, and the bare consumer's rates right before and right after it.
 #[derive(Debug, Serialize)]
@@ -37,23 +49,34 @@ impl Round {
     }
 }
 
-/// All of one flavor.
+/// All of one flavor that was asked for.
 #[derive(Debug, Serialize)]
 pub(crate) struct FlavorResult {
     pub(crate) flavor: &'static str,
+    pub(crate) ingest: Option<Ingest>,
+    pub(crate) questions: Vec<Question>,
+}
+
+/// Of one flavor, how events go in.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ingest {
     pub(crate) rounds: Vec<Round>,
     pub(crate) latency: Latency,
 }
 
-impl FlavorResult {
-    fn ratio_target(&self) -> f64 {
-        if self.flavor == "timescaledb" { 0.6 } else { 0.45 }
-    }
-
+impl Ingest {
     fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
         let mut values: Vec<f64> = self.rounds.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
+impl Question {
+    fn good(&self) -> bool {
+        self.idle.p99_ms <= QUESTION_TARGET_MS
+            && self.live.p99_ms <= QUESTION_TARGET_MS
+            && self.live.p50_ms <= self.idle.p50_ms * LIVE_FACTOR
     }
 }
 
@@ -67,63 +90,10 @@ struct Report<'a> {
 
 /// Prints and writes the results. The exit code says whether every target was met.
 pub(crate) fn write(events: usize, results: &[FlavorResult]) -> Result<ExitCode> {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(
-        ["median of rounds".to_owned(), "target".to_owned()]
-            .into_iter()
-            .chain(results.iter().map(|result| result.flavor.to_owned())),
-    );
-    let mut met = true;
-    let mut row = |what: &str, target: &str, cell: &dyn Fn(&FlavorResult) -> (String, bool)| {
-        let mut cells = vec![what.to_owned(), target.to_owned()];
-        for result in results {
-            let (text, good) = cell(result);
-            met &= good;
-            cells.push(if good { text } else { format!("MISSED {text}") });
-        }
-        table.add_row(cells);
-    };
-    row("bare consumer, events/s", "", &|r| {
-        (format!("{:.0}", r.median(Round::bare_per_second)), true)
-    });
-    row("ingest-worker, events/s", "", &|r| {
-        (format!("{:.0}", r.median(|x| x.worker_per_second)), true)
-    });
-    row("ratio", "0.60 / 0.45", &|r| {
-        let ratio = r.median(Round::ratio);
-        (format!("{ratio:.2}"), ratio >= r.ratio_target())
-    });
-    row("worker, peak memory, MiB", "< 114 (120 MB)", &|r| {
-        let peak = r.rounds.iter().map(|x| x.worker_peak_mib).fold(0.0, f64::max);
-        (format!("{peak:.0}"), peak < MEMORY_TARGET_MIB)
-    });
-    row("CPU per event, worker, µs", "", &|r| {
-        (format!("{:.1}", r.median(|x| x.worker_cpu_us)), true)
-    });
-    row("CPU per event, broker, µs", "", &|r| {
-        (format!("{:.1}", r.median(|x| x.broker_cpu_us)), true)
-    });
-    row("CPU per event, broker under the bare consumer, µs", "", &|r| {
-        (format!("{:.1}", r.median(|x| x.bare_broker_cpu_us)), true)
-    });
-    row("CPU per event, PostgreSQL, µs", "", &|r| {
-        (format!("{:.1}", r.median(|x| x.postgres_cpu_us)), true)
-    });
-    row("publish to answer at 1,000/s, p50, ms", "", &|r| {
-        (format!("{:.0}", r.latency.p50_ms), true)
-    });
-    row("publish to answer at 1,000/s, p99, ms", "< 1000", &|r| {
-        (
-            format!("{:.0}", r.latency.p99_ms),
-            r.latency.p99_ms < LATENCY_TARGET_MS,
-        )
-    });
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
+    let mut met = write_ingest(results)?;
+    for result in results {
+        met &= write_questions(result)?;
     }
-    writeln!(std::io::stdout(), "{table}")?;
-
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let report = Report {
         events,
@@ -140,4 +110,98 @@ pub(crate) fn write(events: usize, results: &[FlavorResult]) -> Result<ExitCode>
     fs::write(&file, serde_json::to_vec_pretty(&report)?)?;
     writeln!(std::io::stdout(), "written to {}", file.display())?;
     Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints how events go in; tells whether every target was met.
+fn write_ingest(results: &[FlavorResult]) -> Result<bool> {
+    let measured: Vec<(&str, &Ingest)> = results
+        .iter()
+        .filter_map(|result| Some((result.flavor, result.ingest.as_ref()?)))
+        .collect();
+    if measured.is_empty() {
+        return Ok(true);
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(
+        ["median of rounds", "target"]
+            .into_iter()
+            .chain(measured.iter().map(|(flavor, _)| *flavor)),
+    );
+    let mut met = true;
+    let mut row = |what: &str, target: &str, cell: &dyn Fn(&str, &Ingest) -> (String, bool)| {
+        let mut cells = vec![what.to_owned(), target.to_owned()];
+        for (flavor, ingest) in &measured {
+            let (text, good) = cell(flavor, ingest);
+            met &= good;
+            cells.push(if good { text } else { format!("MISSED {text}") });
+        }
+        table.add_row(cells);
+    };
+    row("bare consumer, events/s", "", &|_, r| {
+        (format!("{:.0}", r.median(Round::bare_per_second)), true)
+    });
+    row("ingest-worker, events/s", "", &|_, r| {
+        (format!("{:.0}", r.median(|x| x.worker_per_second)), true)
+    });
+    row("ratio", "0.60 / 0.45", &|flavor, r| {
+        let target = if flavor == "timescaledb" { 0.6 } else { 0.45 };
+        let ratio = r.median(Round::ratio);
+        (format!("{ratio:.2}"), ratio >= target)
+    });
+    row("worker, peak memory, MiB", "< 114 (120 MB)", &|_, r| {
+        let peak = r.rounds.iter().map(|x| x.worker_peak_mib).fold(0.0, f64::max);
+        (format!("{peak:.0}"), peak < MEMORY_TARGET_MIB)
+    });
+    for (what, of) in CPU_PER_EVENT {
+        row(&format!("CPU per event, {what}, µs"), "", &|_, r| {
+            (format!("{:.1}", r.median(of)), true)
+        });
+    }
+    row("publish to answer at 1,000/s, p50, ms", "", &|_, r| {
+        (format!("{:.0}", r.latency.p50_ms), true)
+    });
+    row("publish to answer at 1,000/s, p99, ms", "< 1000", &|_, r| {
+        let p99 = r.latency.p99_ms;
+        (format!("{p99:.0}"), p99 < LATENCY_TARGET_MS)
+    });
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    writeln!(std::io::stdout(), "{table}")?;
+    Ok(met)
+}
+
+/// Prints what the questions cost in one flavor; tells whether all are within their targets.
+fn write_questions(result: &FlavorResult) -> Result<bool> {
+    if result.questions.is_empty() {
+        return Ok(true);
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header([
+        format!(
+            "{}, ms (target: p99 50, live p50 within 1.3 of idle)",
+            result.flavor
+        ),
+        "idle p50".to_owned(),
+        "idle p99".to_owned(),
+        "live p50".to_owned(),
+        "live p99".to_owned(),
+    ]);
+    for question in &result.questions {
+        let missed = if question.good() { "" } else { "MISSED " };
+        table.add_row([
+            format!("{missed}{}", question.name),
+            format!("{:.1}", question.idle.p50_ms),
+            format!("{:.1}", question.idle.p99_ms),
+            format!("{:.1}", question.live.p50_ms),
+            format!("{:.1}", question.live.p99_ms),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    writeln!(std::io::stdout(), "{table}")?;
+    Ok(result.questions.iter().all(Question::good))
 }
