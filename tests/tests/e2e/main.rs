@@ -27,6 +27,7 @@ mod reconcile;
 mod refused;
 mod rollups;
 mod supervision;
+mod tls;
 
 /// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
 /// `make test` says loudly that it was not tested.
