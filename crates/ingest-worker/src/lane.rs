@@ -79,7 +79,6 @@ pub async fn run(
         if failpoint::is_broken(Rule::CommitBeforeAck) {
             let _ = acknowledge(&tags, &returns).await;
         }
-        let newest = batch.newest();
         let Ok(written) = sink.write(batch, &abandon).await else {
             break;
         };
@@ -88,7 +87,7 @@ pub async fn run(
         if let Some(oldest) = oldest {
             ::metrics::histogram!(metrics::LATENCY_SECONDS).record(oldest.elapsed());
         }
-        if let Some(newest) = newest {
+        if let Some(newest) = written.newest {
             let lag = OffsetDateTime::now_utc() - newest;
             ::metrics::gauge!(metrics::EVENT_LAG).set(lag.as_seconds_f64());
         }

@@ -17,6 +17,7 @@ mod import;
 mod main_path;
 mod maintenance;
 mod migrations;
+mod observability;
 mod operation;
 mod operator;
 mod outages;
