@@ -42,6 +42,15 @@ UPDATE ingest_window SET floor = greatest(floor, now() - make_interval(days => $
     rollups_since = greatest(rollups_since, now() - make_interval(months => $2) + interval '1 hour')
 RETURNING floor";
 
+/// Event ids of the last ten minutes that are stored with several times or organizations, and the first of
+/// them: a producer makes an id anew or changes an event when it publishes it again, and it is counted twice.
+/// Older ones are found by `ingest-worker reconcile`: by id there is no index.
+pub const REPEATED_LATELY: &str = "-- repeated_lately
+SELECT count(*), min(event_id::text) FROM (
+    SELECT event_id FROM usage_events WHERE time > now() - interval '10 minutes'
+    GROUP BY 1 HAVING count(*) > 1
+) AS repeated";
+
 /// Whether a worker waits for a partition, by what it has said lately.
 pub const PARTITION_IS_MISSING: &str = "-- partition_is_missing
 SELECT EXISTS (SELECT FROM ingest_workers WHERE lacks_partition_at > now() - interval '15 seconds')";

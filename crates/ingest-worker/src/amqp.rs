@@ -16,7 +16,7 @@
 //! - strings over 255 bytes in short-string fields panic: names are checked by the configuration.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use amqprs::callbacks::{ChannelCallback, ConnectionCallback};
@@ -151,6 +151,14 @@ pub enum BrokerError {
         /// What came of it.
         source: amqprs::error::Error,
     },
+    /// The broker closed the channel or the connection over it, and said why.
+    #[error("{action} was refused: {words}")]
+    Refused {
+        /// What was tried.
+        action: &'static str,
+        /// The broker's words.
+        words: String,
+    },
     /// No answer in time.
     #[error("{action} had no answer within {} s", .deadline.as_secs())]
     Deadline {
@@ -232,15 +240,37 @@ pub struct Delivery {
 #[derive(Debug, Default)]
 pub struct Properties(BasicProperties);
 
-/// Says what happened and cancels the generation.
+/// What the broker said last; the library only says "channel closed".
+#[derive(Clone, Default)]
+struct LastWords(Arc<Mutex<Option<String>>>);
+
+impl LastWords {
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn explain(&self, error: BrokerError) -> BrokerError {
+        match (error, self.take()) {
+            (BrokerError::Call { action, .. }, Some(words)) => BrokerError::Refused { action, words },
+            (error, _) => error,
+        }
+    }
+}
+
+/// Says what happened and cancels the generation, once there is one.
+#[derive(Clone, Default)]
 struct Obituary {
-    death: CancellationToken,
+    death: Option<CancellationToken>,
+    words: LastWords,
 }
 
 impl Obituary {
     fn died(&self, cause: &str) {
-        tracing::warn!(cause, "the broker ended the session");
-        self.death.cancel();
+        if let Some(death) = &self.death {
+            tracing::warn!(cause, "the broker ended the session");
+            death.cancel();
+        }
+        *self.words.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause.to_owned());
     }
 }
 
@@ -292,6 +322,25 @@ impl Session {
         consumers: usize,
         prefetch: u16,
     ) -> Result<(Self, Vec<Consumer>), NotOpened> {
+        let obituary = Obituary {
+            death: Some(CancellationToken::new()),
+            words: LastWords::default(),
+        };
+        Self::open_with(address, queue, consumers, prefetch, &obituary)
+            .await
+            .map_err(|NotOpened { source, consuming }| NotOpened {
+                source: obituary.words.explain(source),
+                consuming,
+            })
+    }
+
+    async fn open_with(
+        address: &Address,
+        queue: &str,
+        consumers: usize,
+        prefetch: u16,
+        obituary: &Obituary,
+    ) -> Result<(Self, Vec<Consumer>), NotOpened> {
         let mut arguments =
             OpenConnectionArguments::new(&address.host, address.port, &address.user, &address.password);
         arguments
@@ -303,28 +352,21 @@ impl Session {
             arguments.tls_adaptor(TlsAdaptor::new(connector, address.host.clone()));
         }
         let connection = call("connecting", OPEN_DEADLINE, Connection::open(&arguments)).await?;
-        let death = CancellationToken::new();
-        call(
-            "registering",
-            CALL_DEADLINE,
-            connection.register_callback(Obituary { death: death.clone() }),
-        )
-        .await?;
-        let control = ensure_queue(&connection, queue).await?;
+        let callback = connection.register_callback(obituary.clone());
+        call("registering", CALL_DEADLINE, callback).await?;
+        let control = ensure_queue(&connection, queue, &obituary.words).await?;
         let mut session = Self {
             connection,
             control,
             queue: queue.to_owned(),
             consumers: Vec::new(),
-            death,
+            death: obituary.death.clone().unwrap_or_default(),
         };
-        let control_callback = session.control.register_callback(Obituary {
-            death: session.death.clone(),
-        });
-        call("registering", CALL_DEADLINE, control_callback).await?;
+        let callback = session.control.register_callback(obituary.clone());
+        call("registering", CALL_DEADLINE, callback).await?;
         let mut receivers = Vec::with_capacity(consumers);
         for number in 0..consumers {
-            let consumer = session.consume(number, prefetch).await;
+            let consumer = session.consume(number, prefetch, obituary.clone()).await;
             // The answer to the first one may be lost over what it is delivered.
             receivers.push(consumer.map_err(|source| NotOpened {
                 source,
@@ -334,11 +376,13 @@ impl Session {
         Ok((session, receivers))
     }
 
-    async fn consume(&mut self, number: usize, prefetch: u16) -> Result<Consumer, BrokerError> {
+    async fn consume(
+        &mut self,
+        number: usize,
+        prefetch: u16,
+        callback: Obituary,
+    ) -> Result<Consumer, BrokerError> {
         let channel = open_channel(&self.connection).await?;
-        let callback = Obituary {
-            death: self.death.clone(),
-        };
         call("registering", CALL_DEADLINE, channel.register_callback(callback)).await?;
         let qos = BasicQosArguments::new(0, prefetch, false);
         call("setting the prefetch", CALL_DEADLINE, channel.basic_qos(qos)).await?;
@@ -374,13 +418,16 @@ impl Session {
     /// Asks the broker to deliver nothing more. What has arrived stays to be received; then the
     /// receivers end.
     pub async fn stop_consuming(&self) {
-        for (number, channel) in self.consumers.iter().enumerate() {
-            let cancel = channel.basic_cancel(BasicCancelArguments::new(&consumer_tag(number)));
-            if let Err(error) = call("cancelling a consumer", CLOSE_DEADLINE, cancel).await {
-                tracing::warn!(%error, "a consumer could not be cancelled");
-                self.death.cancel();
-                return;
+        let cancel = async {
+            for (number, channel) in self.consumers.iter().enumerate() {
+                let consumer = BasicCancelArguments::new(&consumer_tag(number));
+                channel.basic_cancel(consumer).await?;
             }
+            Ok(())
+        };
+        if let Err(error) = call("cancelling the consumers", CLOSE_DEADLINE, cancel).await {
+            tracing::warn!(%error, "the consumers could not be cancelled");
+            self.death.cancel();
         }
     }
 
@@ -428,8 +475,22 @@ fn passive(queue: &str) -> QueueDeclareArguments {
 
 /// Takes the queue as it is; where there is none, declares it with what a broker of this service should
 /// have, and where its messages go that the broker itself gives up on.
-async fn ensure_queue(connection: &Connection, queue: &str) -> Result<Channel, BrokerError> {
-    let channel = open_channel(connection).await?;
+async fn ensure_queue(
+    connection: &Connection,
+    queue: &str,
+    words: &LastWords,
+) -> Result<Channel, BrokerError> {
+    // A channel that is closed here is no session's death.
+    let listening = async || {
+        let channel = open_channel(connection).await?;
+        let callback = Obituary {
+            death: None,
+            words: words.clone(),
+        };
+        call("registering", CALL_DEADLINE, channel.register_callback(callback)).await?;
+        Ok::<_, BrokerError>(channel)
+    };
+    let channel = listening().await?;
     let found = call(
         "looking for the queue",
         CALL_DEADLINE,
@@ -440,10 +501,14 @@ async fn ensure_queue(connection: &Connection, queue: &str) -> Result<Channel, B
         Ok(_) => return Ok(channel),
         Err(error @ BrokerError::Deadline { .. }) => return Err(error),
         // The broker answers a passive declare of what is not there by closing the channel.
-        Err(error) if !connection.is_open() => return Err(error),
-        Err(error) => tracing::info!(queue, %error, "no such queue yet: declaring it"),
+        Err(error) => match words.explain(error) {
+            BrokerError::Refused { words, .. } if connection.is_open() && words.contains("NOT_FOUND") => {
+                tracing::info!(queue, "no such queue yet: declaring it");
+            }
+            error => return Err(error),
+        },
     }
-    let channel = open_channel(connection).await?;
+    let channel = listening().await?;
     let exchange = format!("{queue}.dead-letter");
     let fanout = ExchangeDeclareArguments::new(&exchange, "fanout")
         .durable(true)

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use analytics_core::event::{Malformed, UsageEvent};
-use time::OffsetDateTime;
 
 use crate::amqp::Properties;
 
@@ -62,7 +61,6 @@ pub struct Batch {
     pub dead_letters: Vec<DeadLetter>,
     tags: BTreeMap<usize, Vec<u64>>,
     oldest: Option<Instant>,
-    newest: Option<OffsetDateTime>,
 }
 
 impl Batch {
@@ -78,10 +76,7 @@ impl Batch {
         self.tags.entry(consumer).or_default().push(tag);
         self.oldest = Some(self.oldest.map_or(read_at, |oldest| oldest.min(read_at)));
         match outcome {
-            Ok(event) => {
-                self.newest = self.newest.max(Some(event.time));
-                self.rows.push(Row { event, message });
-            }
+            Ok(event) => self.rows.push(Row { event, message }),
             Err(malformed) => self.dead_letters.push(DeadLetter { message, malformed }),
         }
     }
@@ -99,11 +94,6 @@ impl Batch {
     /// When its oldest delivery was read.
     pub fn oldest(&self) -> Option<Instant> {
         self.oldest
-    }
-
-    /// The time of its newest event.
-    pub fn newest(&self) -> Option<OffsetDateTime> {
-        self.newest
     }
 
     /// Takes out what is resolved once everything in the batch is: the tags, by consumer.

@@ -6,7 +6,7 @@ use analytics_core::schema::Flavor;
 use analytics_runtime::postgres::Database;
 use analytics_runtime::settings::{Key, Settings, SettingsError};
 
-use crate::amqp::Address;
+use crate::amqp::{Address, AddressError};
 
 /// Every key that the worker knows besides the shared ones.
 pub const KEYS: &[Key] = &[
@@ -297,8 +297,13 @@ impl OperatorConfig {
 /// If it is not said, or not valid.
 pub fn broker(settings: &Settings) -> Result<Address, SettingsError> {
     let url: String = settings.required("RABBITMQ_URL")?;
-    Address::parse(&url, settings.text("RABBITMQ_CA_FILE"))
-        .map_err(|error| settings.invalid("RABBITMQ_URL", error.to_string()))
+    Address::parse(&url, settings.text("RABBITMQ_CA_FILE")).map_err(|error| {
+        let key = match error {
+            AddressError::Tls(_) => "RABBITMQ_CA_FILE",
+            _ => "RABBITMQ_URL",
+        };
+        settings.invalid(key, error.to_string())
+    })
 }
 
 fn queue_name(settings: &Settings) -> Result<String, SettingsError> {

@@ -91,7 +91,16 @@ impl Surroundings {
             Arc::clone(&self.progress),
         ));
         let mut commits = self.progress.commits();
-        let mut crew = Crew::start(self, &session.death, consumers, ledgers, window, sinks);
+        // What is held can go back although the session lives.
+        let abandon = session.death.child_token();
+        let mut crew = Crew::start(
+            self,
+            (&abandon, &session.death),
+            consumers,
+            ledgers,
+            window,
+            sinks,
+        );
 
         let end = tokio::select! {
             () = session.death.cancelled() => End::Died,
@@ -104,12 +113,13 @@ impl Surroundings {
         match end {
             // What has arrived is stored and acknowledged before the goodbye.
             End::Stopped | End::Committed => session.stop_consuming().await,
-            // What is held goes back: a goodbye in order does that at once.
-            End::Died | End::Alarm(_) | End::Braked => session.death.cancel(),
+            End::Died => session.death.cancel(),
+            // What is held goes back: the goodbye does that at once.
+            End::Alarm(_) | End::Braked => abandon.cancel(),
         }
         if !crew.finish(sinks).await {
             tracing::warn!("not everything that was received could be stored in time; it will come again");
-            session.death.cancel();
+            abandon.cancel();
         }
         // From here on nothing is acknowledged any more; the goodbye lets the broker read what was.
         crew.dismiss(watch).await;
@@ -158,7 +168,7 @@ struct Crew {
 impl Crew {
     fn start(
         around: &Surroundings,
-        death: &CancellationToken,
+        (abandon, death): (&CancellationToken, &CancellationToken),
         consumers: Vec<Consumer>,
         ledgers: Vec<Arc<Ledger>>,
         window: Window,
@@ -194,6 +204,7 @@ impl Crew {
                 limits,
                 sink,
                 Arc::clone(&returns),
+                abandon.clone(),
                 death.clone(),
             ));
         }

@@ -63,23 +63,23 @@ impl Return {
 }
 
 /// Runs until the consumers are over and everything they received for this lane is stored and
-/// acknowledged, or until the generation is dead: what is unacknowledged then comes again. Gives the sink
-/// back.
+/// acknowledged, or until they are to `abandon` it: what is unacknowledged then comes again. Gives the sink
+/// back. `death` is that of the session.
 pub async fn run(
     mut arrivals: Receiver<Vec<Arrival>>,
     limits: BatchLimits,
     mut sink: Sink,
     returns: Arc<Vec<Return>>,
+    abandon: CancellationToken,
     death: CancellationToken,
 ) -> Sink {
-    while let Some(Some(mut batch)) = death.run_until_cancelled(collect(&mut arrivals, limits)).await {
+    while let Some(Some(mut batch)) = abandon.run_until_cancelled(collect(&mut arrivals, limits)).await {
         let (rows, oldest, began) = (batch.len(), batch.oldest(), Instant::now());
         let tags = batch.take_tags();
         if failpoint::is_broken(Rule::CommitBeforeAck) {
             let _ = acknowledge(&tags, &returns).await;
         }
-        let newest = batch.newest();
-        let Ok(written) = sink.write(batch, &death).await else {
+        let Ok(written) = sink.write(batch, &abandon).await else {
             break;
         };
         ::metrics::histogram!(metrics::BATCH_ROWS).record(metrics::as_f64(rows));
@@ -87,7 +87,7 @@ pub async fn run(
         if let Some(oldest) = oldest {
             ::metrics::histogram!(metrics::LATENCY_SECONDS).record(oldest.elapsed());
         }
-        if let Some(newest) = newest {
+        if let Some(newest) = written.newest {
             let lag = OffsetDateTime::now_utc() - newest;
             ::metrics::gauge!(metrics::EVENT_LAG).set(lag.as_seconds_f64());
         }

@@ -54,6 +54,9 @@ pub const STEP_SECONDS: &str = "usage_maintenance_step_seconds";
 /// Organizations whose audited day differs between raw events and a rollup, by `relation`.
 pub const AUDIT_DIFFERENCES: &str = "usage_maintenance_audit_differences";
 
+/// Event ids of the last ten minutes that are stored with several times or organizations.
+pub const REPEATED_IDS: &str = "usage_maintenance_repeated_event_ids";
+
 /// Tells the recorder what each metric means, and shows the counters from the start.
 pub fn describe() {
     describe_counter!(STORED, Unit::Count, "Events whose rows were committed");
@@ -140,6 +143,11 @@ pub fn describe() {
         AUDIT_DIFFERENCES,
         Unit::Count,
         "Organizations whose audited day differs between raw events and a rollup"
+    );
+    describe_gauge!(
+        REPEATED_IDS,
+        Unit::Count,
+        "Event ids of the last ten minutes that are stored with several times or organizations"
     );
     for name in [STORED, DUPLICATES, REDELIVERED, RETRIED, GENERATIONS] {
         metrics::counter!(name).increment(0);

@@ -1,14 +1,13 @@
 //! What this worker knows of the queue, told to the database once a second: freshness is measured from it.
 
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use analytics_core::ingest::REPORT;
 use analytics_runtime::postgres::{Database, explain};
 use tokio::time::MissedTickBehavior;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 use tokio_util::sync::CancellationToken;
 
 use crate::amqp::Session;
@@ -19,10 +18,11 @@ use crate::status::Status;
 
 /// How often.
 const BEAT: Duration = Duration::from_secs(1);
-/// How long the database may be silent before it counts as missing.
-const SILENCE: Duration = Duration::from_secs(5);
-/// How much longer a report is waited for: a slow database is not a missing one.
-const PATIENCE: Duration = Duration::from_secs(55);
+/// How long a connection may take. A server that is cut off says nothing, so it bounds how late its return is
+/// noticed.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a report may take. Its ages are true when it is sent, so it also bounds how wrong they can be.
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a message may travel from the queue to the worker's memory: the queue can look empty while it
 /// is on its way.
 const TRANSIT: Duration = Duration::from_secs(1);
@@ -155,43 +155,32 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let started_at = Instant::now();
-    let mut client = None;
+    let mut connected = None;
     let mut beat = ticker();
     loop {
         let last = stop.run_until_cancelled(beat.tick()).await.is_none();
-        let attempt = async {
-            let connected = match client.take() {
-                Some(client) => client,
-                None => database.connect().await?,
+        let lacked_partition = progress.lacked_partition();
+        let written = async {
+            let connection = match connected.take() {
+                Some(connection) => connection,
+                None => within(CONNECT_DEADLINE, connect(&database)).await?,
             };
-            let lacked_partition = progress.lacked_partition();
             let worker = (&*worker_id, &*queue, started_at);
-            write(&connected, worker, &knowledge, lacked_partition, last).await?;
-            client = Some(connected);
-            Ok::<_, tokio_postgres::Error>(())
+            let write = write(&connection, worker, &knowledge, lacked_partition, last);
+            within(WRITE_DEADLINE, write).await?;
+            Ok(connection)
         };
-        let mut attempt = pin!(attempt);
-        let outcome = match tokio::time::timeout(SILENCE, &mut attempt).await {
-            Ok(outcome) => Ok(outcome),
-            Err(_) => {
-                let silence = format!("no answer for {} s", SILENCE.as_secs());
-                if status.database(Err(silence)) {
-                    tracing::warn!("the report has no answer yet");
-                }
-                tokio::time::timeout(PATIENCE, attempt).await
-            }
-        };
-        match outcome {
-            Ok(Ok(())) => {
+        match written.await {
+            Ok(connection) => {
+                connected = Some(connection);
                 status.database(Ok(()));
             }
-            Ok(Err(error)) => {
-                let error = explain(&error);
+            Err(error) => {
+                let error: String = error;
                 if status.database(Err(error.clone())) {
                     tracing::warn!(error, "the report could not be written");
                 }
             }
-            Err(_) => tracing::warn!("the report had no answer"),
         }
         if last {
             return;
@@ -199,8 +188,24 @@ pub async fn run(
     }
 }
 
+async fn within<T>(
+    deadline: Duration,
+    action: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(deadline, action).await {
+        Ok(outcome) => outcome.map_err(|error| explain(&error)),
+        Err(_) => Err(format!("no answer for {} s", deadline.as_secs())),
+    }
+}
+
+async fn connect(database: &Database) -> Result<(Client, Statement), tokio_postgres::Error> {
+    let client = database.connect().await?;
+    let report = client.prepare(REPORT).await?;
+    Ok((client, report))
+}
+
 async fn write(
-    client: &Client,
+    (client, report): &(Client, Statement),
     (worker_id, queue, started_at): (&str, &str, Instant),
     knowledge: &Knowledge,
     lacked_partition: Option<Instant>,
@@ -214,7 +219,7 @@ async fn write(
     let lacked_partition = lacked_partition.map(ago);
     client
         .execute(
-            REPORT,
+            report,
             &[
                 &worker_id,
                 &queue,

@@ -42,6 +42,8 @@ pub struct Written {
     pub stored: u64,
     /// Events that were stored already, or stood in the batch twice.
     pub duplicates: u64,
+    /// The time of the newest event among them.
+    pub newest: Option<OffsetDateTime>,
 }
 
 /// Writes batches over one connection, which it makes and replaces itself.
@@ -163,6 +165,8 @@ impl Sink {
                     backoff.reset();
                     written.stored += done.stored;
                     written.duplicates += done.duplicates;
+                    let newest = piece.rows.iter().map(|row| row.event.time).max();
+                    written.newest = written.newest.max(newest);
                     if !open.is_empty() {
                         piece.rows.iter().for_each(|row| {
                             open.remove(&row.event.key());

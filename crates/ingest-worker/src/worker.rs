@@ -22,6 +22,8 @@ use crate::sink::Sink;
 use crate::status::Status;
 use crate::{maintenance, metrics};
 
+/// How long the check of the schema may take.
+const SCHEMA_DEADLINE: Duration = Duration::from_secs(30);
 /// A session that lived so long did not die of what it began with.
 const LONG_LIFE: Duration = Duration::from_secs(30);
 
@@ -212,15 +214,21 @@ async fn wait_for_schema(
             let client = config.database.connect().await.map_err(SchemaError::Database)?;
             schema::check(&client).await
         };
+        // A server that was cut off says nothing.
+        let check = tokio::time::timeout(SCHEMA_DEADLINE, check);
         match stop.run_until_cancelled(check).await {
             None => return Ok(false),
-            Some(Ok(())) => return Ok(true),
-            Some(Err(SchemaError::Database(error))) => {
+            Some(Ok(Ok(()))) => return Ok(true),
+            Some(Err(_)) => {
+                tracing::warn!("the database does not answer; trying again");
+                status.database(Err(format!("no answer for {} s", SCHEMA_DEADLINE.as_secs())));
+            }
+            Some(Ok(Err(SchemaError::Database(error)))) => {
                 let error = explain(&error);
                 tracing::warn!(error, "the database cannot be asked for its schema; trying again");
                 status.database(Err(error));
             }
-            Some(Err(error)) => return Err(error.into()),
+            Some(Ok(Err(error))) => return Err(error.into()),
         }
         if stop
             .run_until_cancelled(tokio::time::sleep(backoff.next_wait()))

@@ -17,6 +17,7 @@ mod import;
 mod main_path;
 mod maintenance;
 mod migrations;
+mod observability;
 mod operation;
 mod operator;
 mod outages;
@@ -27,6 +28,7 @@ mod reconcile;
 mod refused;
 mod rollups;
 mod supervision;
+mod tls;
 
 /// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
 /// `make test` says loudly that it was not tested.

@@ -212,6 +212,7 @@ async fn sigterm_under_load_loses_nothing(flavor: Flavor) -> Result<()> {
     }
     let (status, elapsed) = worker.terminate(Duration::from_secs(10)).await?;
     ensure!(status.success(), "the worker ended with {status}");
+    ensure!(!worker.log().contains("panicked"), "{}", worker.log());
     publishing.await??;
     let stored = platform.count("SELECT count(*) FROM usage_events").await?;
     ensure!(

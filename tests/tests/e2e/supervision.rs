@@ -182,6 +182,30 @@ async fn a_queue_that_is_deleted_is_declared_again() -> Result<()> {
     platform.wait_stored(200, 0).await
 }
 
+/// Where something is in the way of the topology, readiness has the broker's own words.
+#[tokio::test]
+async fn a_refusal_of_the_broker_is_told_in_its_words() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    let queues = queues().await?;
+    let in_the_way = format!("{}.dead-letter", platform.queue);
+    queues.declare_classic(&in_the_way).await?;
+    let worker = platform.launch_worker(&[])?;
+    wait_until("the broker's words", async || {
+        let Ok(missing) = missing(&worker).await else {
+            return Ok(false);
+        };
+        let said = missing["broker"].as_str().unwrap_or_default().to_owned();
+        Ok(said.contains("dead-letter") && said.contains("PRECONDITION_FAILED"))
+    })
+    .await?;
+    // Once it is out of the way, the worker goes on by itself.
+    queues.delete(&in_the_way).await?;
+    wait_until("readiness", async || {
+        Ok(reqwest::get(worker.url("/ready")).await?.status() == 200)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn the_brake_stops_a_flood_of_malformed_messages() -> Result<()> {
     let platform = Platform::new(Flavor::Postgres).await?;

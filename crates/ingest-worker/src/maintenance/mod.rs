@@ -31,12 +31,21 @@ const GAP: Duration = Duration::from_millis(200);
 /// Between two looks whether somebody else has given maintenance up.
 const LOCK_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a connection may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a round may take. Far above what the largest chunk needs: it ends a wait for a server that was cut
+/// off and says nothing.
+const ROUND_DEADLINE: Duration = Duration::from_secs(2 * 3600);
+
 /// Why maintenance could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum MaintenanceError {
     /// The database's word.
     #[error("the database refused: {}", .0.as_db_error().map_or_else(|| .0.to_string(), |db| format!("{} ({})", db.message(), db.code().code())))]
     Database(#[from] tokio_postgres::Error),
+    /// No word from the database.
+    #[error("the database has been silent for {} s", .0.as_secs())]
+    Silent(Duration),
     /// A step failed.
     #[error("{} of {of} steps failed: {}", .failed.len(), .failed.join("; "))]
     Steps {
@@ -71,7 +80,10 @@ struct Maintainer {
 
 impl Maintainer {
     async fn open(config: &MaintenanceConfig) -> Result<Self, MaintenanceError> {
-        let client = config.database.connect().await?;
+        let connect = tokio::time::timeout(CONNECT_DEADLINE, config.database.connect());
+        let client = connect
+            .await
+            .map_err(|_| MaintenanceError::Silent(CONNECT_DEADLINE))??;
         for setting in SESSION {
             client.batch_execute(setting).await?;
         }
@@ -117,6 +129,27 @@ impl Maintainer {
             }
         }
         done
+    }
+
+    /// What is due; then the lock is free for a moment. Returns how long to pause, or nothing if somebody else
+    /// has the lock now.
+    async fn round(&mut self, upkeep_at: &mut Instant) -> Result<Option<Duration>, MaintenanceError> {
+        let began = Instant::now();
+        let _ = self.refresh_round().await;
+        if self.flavor == Flavor::Postgres && self.partition_is_missing().await? {
+            let _ = self.run(Step::Partitions).await;
+        }
+        let pause = REFRESH_EVERY.max(began.elapsed() * 4);
+        if Instant::now() >= *upkeep_at {
+            for step in Step::upkeep(self.flavor) {
+                let _ = self.run(*step).await;
+            }
+            *upkeep_at = Instant::now() + UPKEEP_EVERY;
+        }
+        // Failed steps are for the next round; a connection that is gone is not.
+        self.client.batch_execute(UNLOCK).await?;
+        tokio::time::sleep(GAP).await;
+        Ok(self.try_lock().await?.then_some(pause))
     }
 
     /// Not by a statement that waits: its snapshot would keep dead rows alive, and hold detaches up.
@@ -179,24 +212,13 @@ async fn turn(config: &MaintenanceConfig, missing_partition: &Notify) -> Result<
     ::metrics::gauge!(metrics::MAINTAINER).set(1.0);
     let mut upkeep_at = Instant::now();
     loop {
-        let began = Instant::now();
-        let _ = maintainer.refresh_round().await;
-        if maintainer.flavor == Flavor::Postgres && maintainer.partition_is_missing().await? {
-            let _ = maintainer.run(Step::Partitions).await;
-        }
-        let pause = REFRESH_EVERY.max(began.elapsed() * 4);
-        if Instant::now() >= upkeep_at {
-            for step in Step::upkeep(maintainer.flavor) {
-                let _ = maintainer.run(*step).await;
-            }
-            upkeep_at = Instant::now() + UPKEEP_EVERY;
-        }
-        // Failed steps are for the next round; a connection that is gone is not.
-        maintainer.client.batch_execute(UNLOCK).await?;
-        tokio::time::sleep(GAP).await;
-        if !maintainer.try_lock().await? {
+        let round = tokio::time::timeout(ROUND_DEADLINE, maintainer.round(&mut upkeep_at));
+        let Some(pause) = round
+            .await
+            .map_err(|_| MaintenanceError::Silent(ROUND_DEADLINE))??
+        else {
             return Ok(());
-        }
+        };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = missing_partition.notified() => upkeep_at = Instant::now(),

@@ -1,7 +1,9 @@
 //! The steps, in the order of their running.
 
 use analytics_core::dead_letters::EXPIRE;
-use analytics_core::maintenance::{AUDIT_DAY, FORGET_WORKERS, LOOK_BRIEFLY, LOOK_FREELY, MOVE_FLOOR};
+use analytics_core::maintenance::{
+    AUDIT_DAY, FORGET_WORKERS, LOOK_BRIEFLY, LOOK_FREELY, MOVE_FLOOR, REPEATED_LATELY,
+};
 use analytics_core::schema::Flavor;
 use time::{Duration, OffsetDateTime, Time};
 
@@ -27,6 +29,8 @@ pub(super) enum Step {
     DeadLetters,
     /// Compares a day of raw events with its rollups.
     Audit,
+    /// Looks for event ids that are stored with several times or organizations.
+    Identities,
     /// Forgets workers that are gone.
     Workers,
 }
@@ -42,6 +46,7 @@ impl Step {
             Self::Retention => "retention",
             Self::DeadLetters => "dead_letters",
             Self::Audit => "audit",
+            Self::Identities => "identities",
             Self::Workers => "workers",
         }
     }
@@ -62,6 +67,7 @@ impl Step {
                 Self::Retention,
                 Self::DeadLetters,
                 Self::Audit,
+                Self::Identities,
                 Self::Workers,
             ],
             Flavor::Postgres => &[
@@ -70,6 +76,7 @@ impl Step {
                 Self::Retention,
                 Self::DeadLetters,
                 Self::Audit,
+                Self::Identities,
                 Self::Workers,
             ],
         }
@@ -101,6 +108,7 @@ pub(super) async fn run(maintainer: &mut Maintainer, step: Step) -> Result<Strin
         }
         Step::DeadLetters => expire_dead_letters(maintainer).await,
         Step::Audit => audit(maintainer).await,
+        Step::Identities => identities(maintainer).await,
         Step::Workers => {
             let forgotten = client.execute(FORGET_WORKERS, &[]).await?;
             Ok(format!("{forgotten} workers forgotten"))
@@ -148,5 +156,28 @@ async fn audit(maintainer: &mut Maintainer) -> Result<String, MaintenanceError> 
     Ok(format!(
         "{}: {by_user} and {by_quarter} organizations differ",
         day.date()
+    ))
+}
+
+async fn identities(maintainer: &Maintainer) -> Result<String, MaintenanceError> {
+    if !maintainer.patient {
+        maintainer.client.batch_execute(LOOK_BRIEFLY).await?;
+    }
+    let row = maintainer.client.query_one(REPEATED_LATELY, &[]).await;
+    maintainer.client.batch_execute(LOOK_FREELY).await?;
+    let row = row?;
+    let (repeated, first): (i64, Option<&str>) = (row.try_get(0)?, row.try_get(1)?);
+    let shown = f64::from(u32::try_from(repeated).unwrap_or(u32::MAX));
+    ::metrics::gauge!(metrics::REPEATED_IDS).set(shown);
+    let for_instance = first.map_or_else(String::new, |first| format!(", for instance {first}"));
+    if repeated > 0 {
+        tracing::error!(
+            repeated,
+            first,
+            "event ids are stored with several times or organizations: a producer changes what it repeats"
+        );
+    }
+    Ok(format!(
+        "{repeated} event ids of the last ten minutes have several times or organizations{for_instance}"
     ))
 }

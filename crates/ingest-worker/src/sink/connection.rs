@@ -188,6 +188,7 @@ impl Connection {
         Ok(Written {
             stored,
             duplicates: sent - stored,
+            newest: None,
         })
     }
 
