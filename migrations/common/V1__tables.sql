@@ -49,13 +49,15 @@ COMMENT ON COLUMN usage_events.error_message IS 'What went wrong, as the produce
 COMMENT ON COLUMN usage_events.request_id IS 'The gateway''s id of the request';
 COMMENT ON COLUMN usage_events.ingested_at IS 'When the batch with this event began its transaction';
 
+-- Words are text in the rollups, as long as usage_events lets them be: TimescaleDB adds a columnstore up by whole
+-- columns only if what it is filtered and grouped by is no varchar.
 CREATE TABLE usage_daily_by_user (
     day                 timestamptz  NOT NULL,
     org_id              uuid         NOT NULL,
     user_id             uuid         NOT NULL,
     api_key_id          uuid         NOT NULL,
-    model_name          varchar(255) COLLATE "C" NOT NULL,
-    status              varchar(50) COLLATE "C" NOT NULL,
+    model_name          text COLLATE "C" NOT NULL,
+    status              text COLLATE "C" NOT NULL,
     request_count       bigint       NOT NULL,
     total_input_tokens  bigint       NOT NULL,
     total_output_tokens bigint       NOT NULL,
@@ -82,8 +84,8 @@ COMMENT ON COLUMN usage_daily_by_user.latency_count IS 'Requests whose latency w
 CREATE TABLE usage_quarter_hourly (
     bucket                   timestamptz  NOT NULL,
     org_id                   uuid         NOT NULL,
-    model_name               varchar(255) COLLATE "C" NOT NULL,
-    status                   varchar(50) COLLATE "C" NOT NULL,
+    model_name               text COLLATE "C" NOT NULL,
+    status                   text COLLATE "C" NOT NULL,
     request_count            bigint       NOT NULL,
     total_input_tokens       bigint       NOT NULL,
     total_output_tokens      bigint       NOT NULL,

@@ -11,7 +11,8 @@ ALTER TABLE usage_events SET (
 ALTER TABLE usage_daily_by_user SET (fillfactor = 70);
 ALTER TABLE usage_quarter_hourly SET (fillfactor = 70);
 
-SELECT create_hypertable('usage_daily_by_user', by_range('day', interval '30 days'), create_default_indexes => false);
+-- A week, so that little of a month is still in the rowstore: a large organization's rows are all over it.
+SELECT create_hypertable('usage_daily_by_user', by_range('day', interval '7 days'), create_default_indexes => false);
 ALTER TABLE usage_daily_by_user SET (
     timescaledb.enable_columnstore, timescaledb.segmentby = 'org_id',
     timescaledb.orderby = 'day, user_id, api_key_id, model_name, status'

@@ -44,10 +44,6 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
     let filter = filter(text, grouping.scope, grouping.filter);
     let bucket = Bucket::of(text, buckets, segments);
     let keys: String = (0..dimensions.len()).map(|place| format!(", k{place}")).collect();
-    // By place: a relation has a column of the name `bucket`.
-    let places: String = (2..dimensions.len() + 2)
-        .map(|place| format!(", {place}"))
-        .collect();
     let named: String = dimensions
         .iter()
         .enumerate()
@@ -58,13 +54,30 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         let from = text.bind(Param::Time(segment.range.start()));
         let to = text.bind(Param::Time(segment.range.end()));
         let time = segment.relation.time_column();
-        let bucket = bucket.expression(segment);
-        parts.push(format!(
-            "    SELECT {bucket} AS bucket{named}, {sums}\n    FROM {relation}\n    \
-             WHERE {time} >= {from} AND {time} < {to}{filter}\n    GROUP BY 1{places}",
-            sums = sums(segment.relation, detail),
-            relation = segment.relation.name(),
-        ));
+        let rows = format!(
+            "FROM {}\n    WHERE {time} >= {from} AND {time} < {to}{filter}",
+            segment.relation.name()
+        );
+        let sums = sums(segment.relation, detail);
+        parts.push(match bucket.expression(time) {
+            // A constant is no column to group by: without it, a columnstore is added up by whole columns.
+            Expression::Constant(start) => {
+                let by = by_place(2, dimensions.len());
+                format!("    SELECT {start} AS bucket{named}, {sums}\n    {rows}{by}\n    HAVING count(*) > 0")
+            }
+            // Likewise: first by the relation's own buckets, which are few against its rows.
+            Expression::Computed(bucket) if segment.relation.grain().is_some() && are_few(dimensions) => {
+                let by = by_place(1, dimensions.len() + 1);
+                format!(
+                    "    SELECT {bucket} AS bucket{keys}, {}\n    FROM (SELECT {time}{named}, {sums}\n    {rows}{by}) AS fine{by}",
+                    sums_of_sums(detail)
+                )
+            }
+            Expression::Computed(bucket) | Expression::Column(bucket) => {
+                let by = by_place(1, dimensions.len() + 1);
+                format!("    SELECT {bucket} AS bucket{named}, {sums}\n    {rows}{by}")
+            }
+        });
     }
     // One segment is grouped by the key already.
     if let [only] = parts.as_slice() {
@@ -131,18 +144,40 @@ impl Bucket {
         }
     }
 
-    fn expression(&self, segment: &Segment) -> String {
-        let time = segment.relation.time_column();
+    fn expression(&self, time: &str) -> Expression {
         match self {
-            Self::Only { start } => format!("{start}::timestamptz"),
-            Self::OfRelation => time.to_owned(),
+            Self::Only { start } => Expression::Constant(format!("{start}::timestamptz")),
+            Self::OfRelation => Expression::Column(time.to_owned()),
             // The origin is not after any row: date_bin of PostgreSQL before 15.6 is wrong there.
-            Self::Even { step, origin } => {
-                format!("date_bin(interval '{step} seconds', {time}, {origin}::timestamptz)")
-            }
-            Self::Listed { starts } => {
-                format!("({starts}::timestamptz[])[width_bucket({time}, {starts}::timestamptz[])]")
-            }
+            Self::Even { step, origin } => Expression::Computed(format!(
+                "date_bin(interval '{step} seconds', {time}, {origin}::timestamptz)"
+            )),
+            Self::Listed { starts } => Expression::Computed(format!(
+                "({starts}::timestamptz[])[width_bucket({time}, {starts}::timestamptz[])]"
+            )),
         }
     }
+}
+
+/// What a bucket is in SQL.
+enum Expression {
+    Constant(String),
+    Column(String),
+    Computed(String),
+}
+
+/// Whether groups are few: models and statuses are, whoever used them are not.
+fn are_few(dimensions: &[Dimension]) -> bool {
+    dimensions
+        .iter()
+        .all(|dimension| matches!(dimension, Dimension::Model | Dimension::Status))
+}
+
+/// `GROUP BY` so many columns from a place on. By place, because a relation has a column named `bucket`.
+fn by_place(first: usize, count: usize) -> String {
+    if count == 0 {
+        return String::new();
+    }
+    let places: Vec<String> = (first..first + count).map(|place| place.to_string()).collect();
+    format!("\n    GROUP BY {}", places.join(", "))
 }
