@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::generator::{Event, Generator, Shape};
 use e2e::malformed;
+use e2e::oracle::assert_stored;
 use e2e::publisher::{Publisher, Queues};
 use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicRejectOptions};
@@ -12,7 +13,6 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::main_path::assert_stored;
 use crate::operator::{Said, run, run_with};
 use crate::platform::{Flavor, Platform, setting};
 use crate::rollups;
@@ -118,7 +118,7 @@ async fn what_the_broker_gave_up_on_is_collected(flavor: Flavor) -> Result<()> {
     ensure!(tally(&said)? == (600, 50, 21), "{said:#?}");
     said.with_code(0)?;
     platform.wait_stored(700, 21).await?;
-    assert_stored(&platform, events.iter().map(|event| &event.fact)).await?;
+    assert_stored(&platform.owner, events.iter().map(|event| &event.fact)).await?;
     rollups::assert_equal_raw(&platform).await?;
     ensure!(queues.ready(&dead_letter).await? == Some(0), "messages are left");
 
