@@ -10,6 +10,7 @@
 mod ground;
 mod proof;
 mod scene;
+mod verdict;
 
 mod backup;
 mod broker;

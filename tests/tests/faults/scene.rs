@@ -4,20 +4,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::api::{self, Client};
 use e2e::flow::{Flow, Load, Published};
 use e2e::generator::random::Random;
 use e2e::generator::{Event, Generator, Shape};
-use e2e::oracle;
 use e2e::process::{self, Service};
 use e2e::progress::say;
 use e2e::proxy::Proxy;
-use e2e::publisher::{Publisher, Queues, unique_queue};
+use e2e::publisher::{Publisher, unique_queue};
 use e2e::servers::connect;
-use e2e::token::{Claims, SECRET};
-use e2e::truth::Truth;
+use e2e::token::SECRET;
 use e2e::watch::Watch;
-use time::{OffsetDateTime, Time};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::ground::{Flavor, Ground};
@@ -25,10 +22,6 @@ use crate::proof::Proof;
 
 /// Within what time after a fault's end events must be stored again.
 const RECOVERY: Duration = Duration::from_secs(15);
-/// Within what time a fresh event must be in the answers once all is calm, on a machine that is shared.
-const FRESH: Duration = Duration::from_secs(5);
-/// What a worker's memory must stay below with the default prefetch and these events.
-const MEMORY: u64 = 200 << 20;
 /// Without a further event for so long, what is missing will not come any more.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -41,8 +34,8 @@ pub(crate) fn setting(name: &str) -> Result<String> {
 pub(crate) struct Scene {
     pub(crate) ground: Ground,
     pub(crate) flavor: Flavor,
-    what: &'static str,
-    began: Instant,
+    pub(crate) what: &'static str,
+    pub(crate) began: Instant,
     /// The database's name.
     pub(crate) name: String,
     /// What the roles' names begin with.
@@ -56,7 +49,7 @@ pub(crate) struct Scene {
     pub(crate) broker: Proxy,
     pub(crate) workers: Vec<Service>,
     pub(crate) api: Service,
-    watch: Option<Watch>,
+    pub(crate) watch: Option<Watch>,
     pub(crate) flow: Option<Flow>,
     /// What was published besides the flow.
     pub(crate) more: Published,
@@ -141,8 +134,7 @@ impl Scene {
         .await?;
         let reads = url_as(&database.url(&ground.postgres().url(&name))?, &reader)?;
         let api = start_api(&reads, &logs.join("api.log")).await?;
-        let admin = Client::new(&api.url("/"), &Claims::system_admin(), SECRET)?;
-        Ok(Self {
+        let mut scene = Self {
             ground,
             flavor,
             what,
@@ -155,7 +147,7 @@ impl Scene {
             broker,
             workers: Vec::new(),
             api,
-            watch: Some(Watch::start(admin)),
+            watch: None,
             flow: None,
             more: Published::default(),
             proof: Proof::default(),
@@ -165,7 +157,46 @@ impl Scene {
             seed,
             logs,
             queue_since: Instant::now(),
-        })
+        };
+        if flavor == Flavor::TimescaleDb {
+            scene.close_the_past().await?;
+        }
+        scene.watch = Some(Watch::start(scene.admin()?));
+        Ok(scene)
+    }
+
+    /// Lets the aggregates' first refresh be over before anybody looks. An event that is committed while a
+    /// refresh closes its day is seen before and after, but not until the next refresh: the first one closes
+    /// all days at once, and totals would go down for a moment.
+    async fn close_the_past(&mut self) -> Result<()> {
+        let now = OffsetDateTime::now_utc();
+        let midnight = now.replace_time(time::Time::MIDNIGHT);
+        let mut generator = Generator::new(&Shape {
+            seed: self.random.below(u64::MAX),
+            organizations: 2,
+            start: now - time::Duration::days(4),
+            end: now,
+        });
+        let mut lines = Vec::new();
+        for hours_ago in (1..24 * 4).step_by(5) {
+            let event = generator.at(midnight - time::Duration::hours(hours_ago));
+            // Blanks to JSON, ends of lines to the file.
+            lines.extend(event.body.iter().map(|byte| match byte {
+                b'\n' | b'\r' => b' ',
+                other => *other,
+            }));
+            lines.push(b'\n');
+            self.more.events.push(event);
+        }
+        let file = self.logs.join("past.ndjson");
+        std::fs::write(&file, lines)?;
+        let url = self.owner_url();
+        let environment = [("DATABASE_URL", &*url)];
+        let binary = PathBuf::from(setting("E2E_WORKER_BIN")?);
+        let path = file.display().to_string();
+        process::run(&binary, &["import", &path], &environment).await?;
+        self.maintain().await?;
+        Ok(())
     }
 
     /// Workers and API that are started from now on use another database.
@@ -344,173 +375,6 @@ impl Scene {
         ));
         self.more.events.push(event);
         Ok(())
-    }
-
-    /// The oracle: everything is as if nothing had happened, and the fault did happen.
-    pub(crate) async fn verdict(mut self) -> Result<()> {
-        let proof = self.proof.check()?;
-        let published = self.end_of_flow().await?;
-        self.wait_all_stored(&published).await?;
-        oracle::assert_stored(&self.owner, published.events.iter().map(|event| &event.fact)).await?;
-        oracle::assert_dead_letters(&self.owner, &published.malformed).await?;
-        self.maintain().await?;
-        oracle::assert_rollups(&self.owner).await?;
-        let seen = self.assert_answers(&published).await?;
-        let fresh = self.assert_fresh().await?;
-        let memory = self.assert_workers_live_and_end().await?;
-        say(format_args!(
-            "{} ({}): exact in {:.1} s; {} events, {} repeats, {} malformed; {proof}; fresh after {fresh:?}; \
-             {memory} MiB; {} answers, {} refusals within {:?}",
-            self.what,
-            self.flavor.name(),
-            self.began.elapsed().as_secs_f64(),
-            published.events.len(),
-            published.repeats,
-            published.malformed.len(),
-            seen.answers,
-            seen.refusals,
-            seen.slowest_refusal,
-        ));
-        self.remove().await
-    }
-
-    /// Stops the flow; what it and the test published.
-    pub(crate) async fn end_of_flow(&mut self) -> Result<Published> {
-        let mut published = match self.flow.take() {
-            Some(flow) => flow.finish().await?,
-            None => Published::default(),
-        };
-        published.events.append(&mut self.more.events);
-        published.malformed.append(&mut self.more.malformed);
-        Ok(published)
-    }
-
-    pub(crate) async fn wait_all_stored(&self, published: &Published) -> Result<()> {
-        let letters: std::collections::HashSet<&[u8]> =
-            published.malformed.iter().map(|message| &*message.body).collect();
-        let expected = (
-            i64::try_from(published.events.len())?,
-            i64::try_from(letters.len())?,
-        );
-        let query = "SELECT (SELECT count(*) FROM usage_events), (SELECT count(*) FROM dead_letters)";
-        let mut last = ((0, 0), Instant::now());
-        loop {
-            let row = self.owner.query_one(query, &[]).await?;
-            let found: (i64, i64) = (row.get(0), row.get(1));
-            if found == expected {
-                return Ok(());
-            }
-            if found != last.0 {
-                last = (found, Instant::now());
-            }
-            if last.1.elapsed() > self.patience || found.0 > expected.0 || found.1 > expected.1 {
-                bail!(
-                    "{found:?} events and dead letters are stored, not {expected:?}; {}",
-                    self.log_tails()
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    pub(crate) async fn maintain(&mut self) -> Result<String> {
-        let url = self.owner_url();
-        let binary = PathBuf::from(setting("E2E_WORKER_BIN")?);
-        let environment = [("DATABASE_URL", &*url)];
-        Ok(process::run(&binary, &["maintain"], &environment).await?.0)
-    }
-
-    async fn assert_answers(&mut self, published: &Published) -> Result<e2e::watch::Seen> {
-        let seen = match self.watch.take() {
-            Some(watch) => watch.finish().await?,
-            None => e2e::watch::Seen::default(),
-        };
-        let mut truth = Truth::default();
-        truth.extend(published.events.iter().map(|event| &event.fact));
-        let times = published.events.iter().map(|event| event.fact.time_us);
-        let midnight = |us: i64| {
-            OffsetDateTime::from_unix_timestamp(us / 1_000_000).map(|time| time.replace_time(Time::MIDNIGHT))
-        };
-        let start = midnight(times.clone().min().context("nothing was published")?)?;
-        let end = midnight(times.max().unwrap_or_default())? + time::Duration::DAY;
-        let verdict = api::compare_all(&self.admin()?, &truth, start, end).await?;
-        ensure!(verdict.differences.is_empty(), "{:#?}", verdict.differences);
-        ensure!(seen.answers > 0, "the API never answered");
-        Ok(seen)
-    }
-
-    pub(crate) fn admin(&self) -> Result<Client> {
-        Client::new(&self.api.url("/"), &Claims::system_admin(), SECRET)
-    }
-
-    /// An event that is published now is soon in the answers.
-    async fn assert_fresh(&mut self) -> Result<Duration> {
-        let event = self.events(1).remove(0);
-        let publisher = self.publisher().await?;
-        let admin = self.admin()?;
-        let path = format!("orgs/{}/usage", event.fact.org_id);
-        let requests = async || -> Result<i64> {
-            let answer = admin.get(&path, &[("period", "last_24h")]).await?;
-            Ok(api::measures(&answer["totals"])?.requests)
-        };
-        let before = requests().await?;
-        publisher.publish([&event.body]).await?;
-        let began = Instant::now();
-        while requests().await? != before + 1 {
-            ensure!(
-                began.elapsed() < FRESH,
-                "a fresh event is not visible after {FRESH:?}"
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(began.elapsed())
-    }
-
-    /// Nobody died by itself, memory was bounded, all end in order; then nothing is left in the queue,
-    /// neither ready nor held by anybody.
-    async fn assert_workers_live_and_end(&mut self) -> Result<u64> {
-        let mut most = 0;
-        for worker in &mut self.workers {
-            if let Some(status) = worker.ended()? {
-                bail!("a worker died by itself: {status}; {}", worker.log());
-            }
-            most = most.max(worker.peak_rss_bytes().unwrap_or(u64::MAX));
-            let (status, took) = worker.terminate(Duration::from_secs(11)).await?;
-            ensure!(
-                status.success() && took < Duration::from_secs(10),
-                "a worker ended with {status} after {took:?}"
-            );
-        }
-        ensure!(most < MEMORY, "a worker took {} MiB", most >> 20);
-        let queues = Queues::connect(&self.ground.rabbitmq().url()).await?;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mut waiting = queues.waiting(&self.queue).await?;
-        while waiting != Some((0, 0)) {
-            ensure!(
-                Instant::now() < deadline,
-                "after the workers' end the queue has {waiting:?} messages and consumers"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            waiting = queues.waiting(&self.queue).await?;
-        }
-        let given_up = queues.ready(&format!("{}.dead-letter", self.queue)).await?;
-        ensure!(
-            given_up.unwrap_or(0) == self.given_up,
-            "the broker gave up on {given_up:?} messages"
-        );
-        Ok(most >> 20)
-    }
-
-    async fn remove(mut self) -> Result<()> {
-        drop(self.api);
-        let admin = self.ground.postgres().connect("postgres").await?;
-        admin
-            .batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name))
-            .await?;
-        let queues = Queues::connect(&self.ground.rabbitmq().url()).await?;
-        queues.delete(&self.queue).await?;
-        queues.delete(&format!("{}.dead-letter", self.queue)).await?;
-        self.ground.give_back().await
     }
 
     /// What everybody says, for a person.
