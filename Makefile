@@ -6,7 +6,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages up down demo test test-faults soak bench lint fmt
+.PHONY: help packages up down demo test test-faults soak bench lint contract client fmt
 
 # Where cargo builds to, wherever that is configured.
 TARGET = $(shell cargo metadata --no-deps --offline --format-version 1 2>/dev/null | \
@@ -67,6 +67,21 @@ lint: packages ## Formatting, clippy and the dependency policy
 	@if cargo deny --version >/dev/null 2>&1; then \
 		echo cargo deny && cargo deny --all-features check bans licenses sources; \
 		else echo '## SKIPPED: cargo deny, as it is not installed (cargo install cargo-deny) ##'; fi
+
+# The tools of the next two come from npm and PyPI, pinned, into .local/contract-tools. Nothing else needs them.
+# Where npm or Python's venv is missing, install.sh says so and ends with status 3.
+TOOLS = contracts/tools/install.sh
+SKIP = [ $$? = 3 ]
+
+contract: packages ## Lint the contract, and hold the real API against it with thousands of requests (needs npm, Python)
+	@if $(TOOLS) all; then set -e; \
+		contracts/tools/lint.sh; \
+		cargo build --workspace --bins; \
+		$(TARGET)/debug/dev contract $(if $(PLAIN),--plain) -- contracts/tools/fuzz.sh; \
+		else $(SKIP); fi
+
+client: ## Generate the typed TypeScript client from the contract, and compile it (needs npm)
+	@if $(TOOLS); then contracts/tools/client.sh; else $(SKIP); fi
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -13,6 +13,7 @@ use analytics_core::query::RowError;
 use serde::Serialize;
 
 use crate::auth::TokenFault;
+use crate::media::Media;
 
 /// After how many seconds a client may try again when a server behind this one was away.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
@@ -42,6 +43,14 @@ pub(crate) enum ApiError {
     /// The path exists, for other methods.
     #[error("This path does not answer to this method; see the Allow header.")]
     MethodNotAllowed,
+    /// The caller takes none of what this route answers in.
+    #[error("This path answers in none of the types that the Accept header takes; it answers in {}.", names(.0))]
+    NotAcceptable(&'static [Media]),
+    /// The caller takes neither a compressed nor a plain body.
+    #[error(
+        "This API answers in none of the encodings that the Accept-Encoding header takes; it answers in identity and gzip."
+    )]
+    EncodingNotAcceptable,
     /// A request with a body, where none is read.
     #[error("This API reads no request body.")]
     BodyTooLarge,
@@ -143,6 +152,9 @@ impl ApiError {
                 "method-not-allowed",
                 "Method not allowed",
             ),
+            Self::NotAcceptable(_) | Self::EncodingNotAcceptable => {
+                (StatusCode::NOT_ACCEPTABLE, "not-acceptable", "Not acceptable")
+            }
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large"),
             Self::TargetTooLong(_) => (
                 StatusCode::URI_TOO_LONG,
@@ -171,6 +183,7 @@ impl ApiError {
         match status {
             StatusCode::NOT_FOUND => Self::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::NOT_ACCEPTABLE => Self::EncodingNotAcceptable,
             status if status.is_client_error() => Self::BadRequest,
             _ => Self::Internal,
         }
@@ -239,6 +252,11 @@ fn challenge(fault: TokenFault) -> HeaderValue {
         }
         _ => r#"Bearer realm="usage-analytics", error="invalid_token""#,
     })
+}
+
+fn names(offered: &[Media]) -> String {
+    let names: Vec<&str> = offered.iter().map(|media| media.name()).collect();
+    names.join(" and ")
 }
 
 fn name_them(faults: &[ParameterFault]) -> String {

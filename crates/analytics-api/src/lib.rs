@@ -17,6 +17,7 @@ pub mod config;
 mod db;
 mod error;
 mod handlers;
+mod media;
 pub mod metrics;
 mod middleware;
 mod params;

@@ -128,7 +128,7 @@ pub(crate) fn usage(query: &str, now: OffsetDateTime, dimensions: &[Dimension]) 
     let limit = given.number("limit", MAX_LIMIT, TO_A_THOUSAND);
     let from = given.first_bucket(page.as_ref().map(|page| &page.position));
     let before = before(&mut given, compare, range.as_ref(), &zone);
-    let cut = range.map(|Range { range, .. }| Buckets::new(range, width, &zone));
+    let cut = cut(range, width, &zone);
     given.refuse_beyond(from, cut.as_ref());
     let range = given.finish(range.zip(cut))?;
     let (range, buckets) = range;
@@ -236,6 +236,12 @@ fn width(given: &mut Given, range: Option<&Range>) -> BucketWidth {
     let width = width.unwrap_or(BucketWidth::Day);
     too_wide(given, width, range);
     width
+}
+
+/// The buckets of a range that is not too wide for them: a century of minutes would take minutes to cut.
+fn cut(range: Option<Range>, width: BucketWidth, zone: &Zone) -> Option<Buckets> {
+    let Range { range, .. } = range?;
+    width.allows(&range).then(|| Buckets::new(range, width, zone))
 }
 
 /// Notes a range that is wider than buckets of this width allow.

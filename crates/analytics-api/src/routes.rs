@@ -4,6 +4,7 @@ use actix_web::web::{self, ServiceConfig};
 use analytics_core::query::Dimension;
 
 use crate::handlers::{list, openai, probes, usage};
+use crate::media::Media;
 use crate::params::{OF_ORGANIZATION, OF_SYSTEM};
 
 /// Who may read what a route answers.
@@ -30,7 +31,7 @@ pub struct Entry {
 
 /// The table.
 #[rustfmt::skip]
-pub const TABLE: [Entry; 12] = [
+pub const TABLE: [Entry; 13] = [
     Entry { path: "/api/v1/analytics/orgs/{org_id}/usage",  readers: Readers::Members,      handler: || over_time("org_usage", &OF_ORGANIZATION) },
     Entry { path: "/api/v1/analytics/orgs/{org_id}/users",  readers: Readers::OrgAdmins,    handler: || by("org_users", Dimension::User) },
     Entry { path: "/api/v1/analytics/orgs/{org_id}/keys",   readers: Readers::Members,      handler: || by("org_keys", Dimension::ApiKey) },
@@ -40,6 +41,7 @@ pub const TABLE: [Entry; 12] = [
     Entry { path: "/api/v1/analytics/system/models",        readers: Readers::SystemAdmins, handler: || by("system_models", Dimension::Model) },
     Entry { path: "/v1/organization/usage/completions",     readers: Readers::Members,      handler: || web::get().to(openai::completions) },
     Entry { path: "/v1/organization/costs",                 readers: Readers::Members,      handler: || web::get().to(openai::costs) },
+    Entry { path: "/api/v1/openapi.yaml",                   readers: Readers::Everybody,    handler: || web::get().to(probes::contract) },
     Entry { path: "/health",                                readers: Readers::Everybody,    handler: || web::get().to(probes::health) },
     Entry { path: "/ready",                                 readers: Readers::Everybody,    handler: || web::get().to(probes::ready) },
     Entry { path: "/metrics",                               readers: Readers::Everybody,    handler: || web::get().to(probes::exposition) },
@@ -58,6 +60,16 @@ pub(crate) fn readers(pattern: &str) -> Option<Readers> {
         .iter()
         .find(|entry| entry.path == pattern)
         .map(|entry| entry.readers)
+}
+
+/// The media types that the route of this pattern answers a question in; the first one is given to whoever takes
+/// any.
+pub(crate) fn offered(pattern: &str) -> &'static [Media] {
+    // The shape that others gave it has no rows to be written as lines.
+    match pattern.starts_with("/v1/") {
+        true => &[Media::Json],
+        false => &[Media::Json, Media::Csv],
+    }
 }
 
 fn over_time(name: &'static str, dimensions: &'static [Dimension]) -> actix_web::Route {

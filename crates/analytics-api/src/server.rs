@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::dev::Server;
-use actix_web::middleware::from_fn;
+use actix_web::middleware::{Compress, from_fn};
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use analytics_runtime::metrics_endpoint::MetricsEndpoint;
@@ -161,6 +161,7 @@ fn application(
     ActixApp::new()
         .app_data(app)
         .configure(routes::configure)
+        .wrap(Compress::default())
         .wrap(from_fn(limits))
         .wrap(from_fn(problems))
         .wrap(from_fn(observe))

@@ -12,6 +12,7 @@ mod contracts;
 mod dead_letters;
 mod decoder;
 mod failpoints;
+mod formats;
 mod freshness;
 mod import;
 mod main_path;

@@ -18,6 +18,7 @@ use super::principal::{Principal, Role};
 use crate::App;
 use crate::admission::Admitted;
 use crate::error::ApiError;
+use crate::media;
 use crate::metrics;
 use crate::params;
 use crate::routes::{self, Readers};
@@ -101,6 +102,8 @@ impl FromRequest for Permit {
             let of_path = request.match_info().get("org_id").map(str::to_owned);
             let org_id = of_path.or_else(|| params::openai::named_organization(request.query_string()));
             let permit = Self::decide(&principal, readers, org_id.as_deref(), admitted)?;
+            // Before anything is asked: what it comes in, the handler finds out again.
+            media::negotiate(request.headers(), routes::offered(&pattern))?;
             if principal.role == Role::SystemAdmin {
                 audit(&principal, permit.scope, &pattern);
             }

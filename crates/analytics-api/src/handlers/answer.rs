@@ -1,12 +1,12 @@
 //! The shape of answers on the wire.
 
 pub(crate) mod comparison;
+mod csv;
 pub(crate) mod figures;
 pub(crate) mod freshness;
 pub(crate) mod projection;
+mod response;
 
-use actix_web::HttpResponse;
-use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use analytics_core::calendar::Buckets;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -16,6 +16,7 @@ use comparison::Comparison;
 use figures::{Figures, Line};
 use freshness::{BucketState, Freshness};
 use projection::Projection;
+pub(crate) use response::{respond, respond_page};
 
 /// What `cost` is in.
 pub(crate) const CURRENCY: &str = "USD";
@@ -24,6 +25,9 @@ pub(crate) const CURRENCY: &str = "USD";
 #[derive(Debug, Serialize)]
 pub(crate) struct Answer {
     pub(crate) object: &'static str,
+    /// What its rows are by.
+    #[serde(skip)]
+    pub(crate) group_by: Vec<&'static str>,
     pub(crate) range: Range,
     pub(crate) currency: &'static str,
     pub(crate) totals: Figures,
@@ -78,13 +82,6 @@ pub(crate) struct Bucket {
     pub(crate) end_time: OffsetDateTime,
     pub(crate) state: BucketState,
     pub(crate) results: Vec<Line>,
-}
-
-/// An answer as a response: for the caller alone, and only for now.
-pub(crate) fn respond(answer: &impl Serialize) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((CACHE_CONTROL, HeaderValue::from_static("private, no-store")))
-        .json(answer)
 }
 
 #[cfg(test)]

@@ -26,8 +26,9 @@ pub(crate) async fn list(
     let asked = params::list(request.query_string(), now, dimension)?;
     let told = ask(&app, name, &permit, &request, asked).await?;
     let answer = &told.answer;
-    Ok(answer::respond(&Answer {
+    let answer = Answer {
         object: object(dimension),
+        group_by: vec![dimension.name()],
         range: answer::Range::of(&told.ask.buckets),
         currency: answer::CURRENCY,
         totals: (&answer.totals).into(),
@@ -43,7 +44,8 @@ pub(crate) async fn list(
         has_more: told.next_page.is_some(),
         next_page: told.next_page.clone(),
         freshness: Freshness::new(&told.freshness, &answer.totals, app.delayed_seconds),
-    }))
+    };
+    answer::respond(&request, answer)
 }
 
 fn object(dimension: Dimension) -> &'static str {

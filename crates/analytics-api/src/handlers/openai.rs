@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use super::answer;
+use super::answer::{self, freshness::Freshness};
 use super::ask::{Told, ask};
 use crate::auth::Permit;
 use crate::error::ApiError;
@@ -73,7 +73,7 @@ pub(crate) async fn completions(
 ) -> Result<HttpResponse, ApiError> {
     let asked = params::openai::completions(request.query_string(), OffsetDateTime::now_utc())?;
     let told = ask(&app, "openai_completions", &permit, &request, asked).await?;
-    page(&told, |row| {
+    page(&request, app.delayed_seconds, &told, |row| {
         Ok(Completions {
             object: "organization.usage.completions.result",
             input_tokens: row.measures.input_tokens,
@@ -97,7 +97,7 @@ pub(crate) async fn costs(
 ) -> Result<HttpResponse, ApiError> {
     let asked = params::openai::costs(request.query_string(), OffsetDateTime::now_utc())?;
     let told = ask(&app, "openai_costs", &permit, &request, asked).await?;
-    page(&told, |row| {
+    page(&request, app.delayed_seconds, &told, |row| {
         let value_in_dollars = RawValue::from_string(row.measures.cost.to_string());
         Ok(Costs {
             object: "organization.costs.result",
@@ -115,6 +115,8 @@ pub(crate) async fn costs(
 
 /// All buckets of the page, also those without usage.
 fn page<T: Serialize>(
+    request: &HttpRequest,
+    delayed_seconds: f64,
     told: &Told,
     result: impl Fn(&Row) -> Result<T, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
@@ -142,12 +144,14 @@ fn page<T: Serialize>(
             bucket.results.push(result(row)?);
         }
     }
-    Ok(answer::respond(&Page {
+    let page = Page {
         object: "page",
         data,
         has_more: told.next_page.is_some(),
         next_page: told.next_page.clone(),
-    }))
+    };
+    let freshness = Freshness::new(&told.freshness, &told.answer.totals, delayed_seconds);
+    answer::respond_page(request, &page, told.next_page.as_deref(), &freshness)
 }
 
 /// A group's value of a dimension, if it was grouped by it.

@@ -1,4 +1,5 @@
-//! What operators and Kubernetes ask. The only routes without a token; they tell nothing about usage.
+//! What operators, Kubernetes and the makers of clients ask. The only routes without a token; they tell nothing
+//! about usage.
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, Responder};
@@ -58,6 +59,13 @@ pub(crate) async fn ready(app: Data<App>) -> impl Responder {
         HttpResponse::ServiceUnavailable()
     };
     response.json(readiness)
+}
+
+/// `GET /api/v1/openapi.yaml`
+pub(crate) async fn contract() -> impl Responder {
+    HttpResponse::Ok()
+        .content_type("application/yaml")
+        .body(include_str!("../../../../contracts/api-spec.yaml"))
 }
 
 /// `GET /metrics`

@@ -39,8 +39,9 @@ pub(crate) async fn usage(
         freshness.counted_through,
         freshness.now,
     );
-    Ok(answer::respond(&Answer {
+    let answer = Answer {
         object: "usage",
+        group_by: ask.group_by.iter().map(|dimension| dimension.name()).collect(),
         range: answer::Range::of(&ask.buckets),
         currency: answer::CURRENCY,
         totals: (&answer.totals).into(),
@@ -50,7 +51,8 @@ pub(crate) async fn usage(
         has_more: next_page.is_some(),
         next_page: next_page.clone(),
         freshness: Freshness::new(freshness, &answer.totals, app.delayed_seconds),
-    }))
+    };
+    answer::respond(&request, answer)
 }
 
 /// The range before, if it was asked for.

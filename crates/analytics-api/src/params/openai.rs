@@ -1,13 +1,13 @@
 //! The parameters of OpenAI's organization usage API, as far as they have a meaning here: existing tools send
 //! them.
 
-use analytics_core::calendar::{BucketWidth, Buckets, Zone};
+use analytics_core::calendar::{BucketWidth, Zone};
 use analytics_core::query::usage::Rows;
 use analytics_core::query::{Dimension, Filter};
 use time::OffsetDateTime;
 
 use super::given::{Given, named};
-use super::{Asked, Range, count, range, too_wide, values};
+use super::{Asked, count, cut, range, too_wide, values};
 use crate::error::ApiError;
 
 const COMPLETIONS: [&str; 10] = [
@@ -105,7 +105,7 @@ fn read(
     let group_by = given.many("group_by", &names, |text| named(groups, text));
     let limit = given.number("limit", most, &format!("a whole number from 1 to {most}"));
     let from = given.first_bucket(page.as_ref().map(|page| &page.position));
-    let cut = range.map(|Range { range, .. }| Buckets::new(range, width, &Zone::UTC));
+    let cut = cut(range, width, &Zone::UTC);
     given.refuse_beyond(from, cut.as_ref());
     let buckets = given.finish(cut)?;
     Ok(Asked {

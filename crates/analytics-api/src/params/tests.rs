@@ -213,6 +213,16 @@ fn a_cursor_that_is_none_is_refused() {
     );
 }
 
+/// To cut a century into minutes takes minutes, and as long the thread answers nobody.
+#[test]
+fn a_range_that_is_too_wide_is_refused_at_once() {
+    let query = "bucket_width=1m&start_time=2000-01-01T00:00:00Z&end_time=2100-01-01T00:00:00Z";
+    let began = std::time::Instant::now();
+    assert_eq!(refused(query).len(), 1);
+    assert_eq!(named_faults(openai::completions(query, NOW)).len(), 1);
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+}
+
 #[test]
 fn a_width_has_its_widest_range() {
     for (width, days) in [

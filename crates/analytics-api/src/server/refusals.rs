@@ -72,6 +72,24 @@ async fn every_refusal_is_a_problem_with_the_id_of_the_request() {
             413,
             "body-too-large",
         ),
+        (
+            with_token(
+                TestRequest::get()
+                    .uri(&usage(""))
+                    .insert_header(("Accept", "text/html")),
+            ),
+            406,
+            "not-acceptable",
+        ),
+        (
+            with_token(
+                TestRequest::get()
+                    .uri(&usage(""))
+                    .insert_header(("Accept-Encoding", "identity;q=0, br")),
+            ),
+            406,
+            "not-acceptable",
+        ),
         (with_token(TestRequest::get().uri(&usage(""))), 503, "unavailable"),
     ] {
         let reply = send(&app, request.insert_header(("X-Request-Id", "trace-7"))).await;

@@ -1,6 +1,7 @@
 //! The commands of a developer's machine: `make up`, `make down`, `make test` and so on end here.
 
 mod bench;
+mod contract;
 mod demo;
 mod interrupt;
 mod secrets;
@@ -41,6 +42,15 @@ enum Command {
     },
     /// Throughput, memory, CPU and latency of the real path; BENCH_EVENTS and BENCH_ROUNDS set its length.
     Bench,
+    /// Start the API on servers of its own, with a month of usage, and run a command that is told where it is.
+    Contract {
+        /// PostgreSQL without TimescaleDB, even where it is installed.
+        #[arg(long)]
+        plain: bool,
+        /// The command and its arguments, after `--`.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
     /// Build everything, start servers for the suite, run all tests, stop the servers.
     Test {
         /// Arguments for `cargo test`, after `--`.
@@ -56,6 +66,7 @@ async fn main() -> ExitCode {
         Command::Down => up::down().await,
         Command::Demo { plain } => demo::run(plain).await,
         Command::Bench => bench::run().await,
+        Command::Contract { plain, command } => contract::run(&command, plain).await,
         Command::Test { arguments } => test::run(&arguments).await,
     };
     // An interrupt may have come while something was started, here or in the tests.

@@ -21,6 +21,11 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
+    /// Whether latencies were asked for.
+    pub(super) fn has_latency(&self) -> bool {
+        self.totals.has_latency()
+    }
+
     pub(crate) fn new(buckets: &Buckets, now: &Measures, before: &Measures) -> Self {
         Self {
             start_time: buckets.range().start(),

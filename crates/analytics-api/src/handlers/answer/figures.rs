@@ -24,6 +24,13 @@ pub(crate) struct Figures {
     latency: Option<Latency>,
 }
 
+impl Figures {
+    /// Whether latencies were asked for.
+    pub(super) fn has_latency(&self) -> bool {
+        self.latency.is_some()
+    }
+}
+
 impl From<&Measures> for Figures {
     fn from(measures: &Measures) -> Self {
         Self {

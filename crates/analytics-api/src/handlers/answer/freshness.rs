@@ -10,9 +10,9 @@ use time::{Duration, OffsetDateTime};
 #[derive(Debug, Serialize)]
 pub(crate) struct Freshness {
     #[serde(with = "rfc3339::option")]
-    counted_through: Option<OffsetDateTime>,
-    age_seconds: Option<f64>,
-    state: State,
+    pub(super) counted_through: Option<OffsetDateTime>,
+    pub(super) age_seconds: Option<f64>,
+    pub(super) state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -21,6 +21,17 @@ pub(super) enum State {
     Live,
     Delayed,
     NoData,
+}
+
+impl State {
+    /// As it is written.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Delayed => "delayed",
+            Self::NoData => "no_data",
+        }
+    }
 }
 
 impl Freshness {
@@ -36,11 +47,6 @@ impl Freshness {
             age_seconds: measured.age_seconds,
             state,
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn state(&self) -> State {
-        self.state
     }
 }
 

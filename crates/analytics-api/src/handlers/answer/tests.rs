@@ -37,6 +37,65 @@ fn november(width: BucketWidth) -> Buckets {
     Buckets::new(range, width, &Zone::UTC)
 }
 
+/// A day of usage, by nothing.
+pub(super) fn over_time() -> Answer {
+    let now = measures();
+    let row = usage::Row {
+        bucket: 0,
+        keys: Some(Vec::new()),
+        measures: now,
+        before: None,
+    };
+    Answer {
+        object: "usage",
+        group_by: Vec::new(),
+        range: Range::of(&november(BucketWidth::Day)),
+        currency: CURRENCY,
+        totals: (&now).into(),
+        comparison: None,
+        projection: None,
+        data: Data::Buckets(vec![Bucket {
+            start_time: datetime!(2026-11-01 0:00 UTC),
+            end_time: datetime!(2026-11-02 0:00 UTC),
+            state: BucketState::Closed,
+            results: vec![Line::new(&[], &row)],
+        }]),
+        has_more: false,
+        next_page: None,
+        freshness: Freshness::new(&fresh(Some(1.5)), &now, 60.0),
+    }
+}
+
+/// One model with all there is to say about it, which is less than before.
+pub(super) fn compared_by_model(model: &str) -> Answer {
+    let latency = Latency {
+        sum_ms: 200,
+        count: 3,
+        histogram: Some([1; latency::BUCKETS]),
+    };
+    let now = Measures {
+        latency: Some(latency),
+        ..measures()
+    };
+    let before = Measures { requests: 5, ..now };
+    let row = usage::Row {
+        bucket: 0,
+        keys: Some(vec![model.to_owned()]),
+        measures: now,
+        before: Some(before),
+    };
+    let buckets = november(BucketWidth::All);
+    Answer {
+        object: "models",
+        group_by: vec!["model"],
+        comparison: Some(Comparison::new(&buckets, &now, &before)),
+        totals: (&now).into(),
+        range: Range::of(&buckets),
+        data: Data::Lines(vec![Line::new(&[Dimension::Model], &row)]),
+        ..over_time()
+    }
+}
+
 #[test]
 fn freshness_is_never_invented() {
     let state = |age_seconds, requests| {
@@ -44,7 +103,7 @@ fn freshness_is_never_invented() {
             requests,
             ..Measures::default()
         };
-        Freshness::new(&fresh(age_seconds), &totals, 60.0).state()
+        Freshness::new(&fresh(age_seconds), &totals, 60.0).state
     };
     assert_eq!(state(Some(0.5), 1), State::Live);
     assert_eq!(state(Some(60.0), 1), State::Live);
@@ -78,6 +137,7 @@ fn a_list_has_the_documented_shape() {
     let line = |keys| Line::new(&[Dimension::Model], &row(keys));
     let answer = Answer {
         object: "models",
+        group_by: vec!["model"],
         range: Range::of(&november(BucketWidth::All)),
         currency: CURRENCY,
         totals: (&now).into(),
