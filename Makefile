@@ -44,7 +44,7 @@ test: packages ## All tests, on real servers, in both flavors where the server h
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
 	@$(TARGET)/debug/dev test
 
-test-faults: packages ## The whole fault matrix, one fault after the other: about half an hour (`make test` has a quick part)
+test-faults: packages ## The whole fault matrix, one fault after the other: about an hour (`make test` has a quick part)
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
 	@$(TARGET)/debug/dev test -- --package e2e --test faults -- --include-ignored --skip soak --nocapture --test-threads=1
 
