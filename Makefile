@@ -45,10 +45,11 @@ test: packages ## All tests, on real servers, in both flavors where the server h
 	@$(TARGET)/debug/dev test
 
 test-faults: packages ## The whole fault matrix, one fault after the other: about an hour (`make test` has a quick part)
+	@deploy/local/install-packages.sh faults
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
 	@$(TARGET)/debug/dev test -- --package e2e --test faults -- --include-ignored --skip soak --nocapture --test-threads=1
 
-soak: packages ## Random faults at half of the machine's maximum rate (SOAK_MINUTES=30)
+soak: packages ## Random faults at half of the measured rate, 10,000/s at most (SOAK_MINUTES=30)
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
 	@$(TARGET)/debug/dev test -- --package e2e --test faults -- --ignored --exact soak::soak --nocapture
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs from Debian's or Ubuntu's packages what the build and the private servers need, when it is
 # missing. Only programs are wanted: no cluster is created, no service started, and nothing that runs
-# already is touched. Silent when everything is there.
+# already is touched. Silent when everything is there. With `faults`, also what only the fault matrix needs.
 set -euo pipefail
 
 POSTGRES_MIN=15
@@ -24,6 +24,10 @@ command -v make >/dev/null || wanted+=(make)
 command -v psql >/dev/null || wanted+=(postgresql-client)
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || wanted+=(rabbitmq-server)
 command -v runuser >/dev/null || wanted+=(util-linux)
+# A worker with a wrong clock.
+if [ "${1:-}" = faults ] && ! compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null; then
+    wanted+=(libfaketime)
+fi
 [ ${#wanted[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
