@@ -239,7 +239,7 @@ pub enum Period {
     ThisMonth,
     /// The calendar month before the running one.
     LastMonth,
-    /// From the full hour 24 hours ago to the end of the running hour.
+    /// Twenty-four whole hours, the running one included.
     Last24h,
     /// Seven whole days, today included.
     Last7d,
@@ -263,8 +263,8 @@ impl Period {
             Self::ThisMonth => days(month, next_month(month)),
             Self::LastMonth => days(shifted(month, -1).first_of_month(), month),
             Self::Last24h => {
-                let hour = BucketWidth::Hour.floor(now, zone);
-                (hour - Duration::DAY, BucketWidth::Hour.next(hour, zone))
+                let end = BucketWidth::Hour.next(BucketWidth::Hour.floor(now, zone), zone);
+                (end - Duration::DAY, end)
             }
             Self::Last7d => days(shifted(tomorrow, -7), tomorrow),
             Self::Last30d => days(shifted(tomorrow, -30), tomorrow),

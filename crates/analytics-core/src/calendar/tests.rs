@@ -219,7 +219,7 @@ fn periods_are_whole_months_days_and_hours() {
     );
     assert_eq!(
         of(Period::Last24h, "UTC"),
-        (datetime!(2024-03-30 23:00 UTC), datetime!(2024-04-01 0:00 UTC))
+        (datetime!(2024-03-31 0:00 UTC), datetime!(2024-04-01 0:00 UTC))
     );
     assert_eq!(
         of(Period::Last7d, "UTC"),
@@ -240,7 +240,7 @@ fn periods_are_whole_months_days_and_hours() {
     );
     assert_eq!(
         of(Period::Last24h, "Asia/Kolkata"),
-        (datetime!(2024-03-30 23:30 UTC), datetime!(2024-04-01 0:30 UTC))
+        (datetime!(2024-03-31 0:30 UTC), datetime!(2024-04-01 0:30 UTC))
     );
 }
 
