@@ -8,7 +8,8 @@
 CREATE FUNCTION add_to_usage_daily_by_user() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    INSERT INTO public.usage_daily_by_user AS r
+    INSERT INTO public.usage_daily_by_user AS r (day, org_id, user_id, api_key_id, model_name, status,
+        request_count, total_input_tokens, total_output_tokens, total_cost_e10, latency_ms_sum, latency_count)
     SELECT date_bin('1 day', time, '2000-01-01 00:00Z'), org_id, user_id, api_key_id, model_name, status,
         count(*), sum(input_tokens), sum(output_tokens), sum((cost * 10000000000)::bigint)::bigint,
         coalesce(sum(latency_ms), 0), count(latency_ms)

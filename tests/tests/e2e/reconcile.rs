@@ -83,8 +83,8 @@ async fn spoil(platform: &Platform, flavor: Flavor) -> Result<()> {
         "DELETE FROM usage_daily_by_user WHERE (org_id, day, user_id) = (SELECT org_id, day, user_id \
          FROM usage_daily_by_user WHERE day < now() - interval '3 days' ORDER BY day DESC, org_id, user_id LIMIT 1)"
             .to_owned(),
-        "INSERT INTO usage_daily_by_user SELECT day, gen_random_uuid(), user_id, api_key_id, model_name, status, \
-         5, 5, 5, 5, 5, 5 FROM usage_daily_by_user WHERE day < now() - interval '2 days' ORDER BY day DESC LIMIT 1"
+        "INSERT INTO usage_daily_by_user SELECT day, gen_random_uuid(), user_id, api_key_id, \
+         5, 5, 5, 5, 5, 5, model_name, status FROM usage_daily_by_user WHERE day < now() - interval '2 days' ORDER BY day DESC LIMIT 1"
             .to_owned(),
         // Today, where the worker is at it: a request too many for one model.
         "UPDATE usage_quarter_hourly SET request_count = request_count + 1 WHERE bucket = \
