@@ -22,7 +22,8 @@ use crate::admission::Admitted;
 use crate::error::ApiError;
 use crate::media;
 use crate::metrics;
-use crate::params::{self, Asked};
+use crate::params::Asked;
+use crate::params::organization::Named;
 use crate::routes::{self, Readers};
 
 /// Leave to read one scope, or one user's part of it.
@@ -79,23 +80,23 @@ impl Permit {
         }))
     }
 
-    /// Holds a caller against the readers of a route. `org_id` is the path's, or on a path without one the
-    /// query's, as text: for those who may read one organization, anything else is refused in the same way, be it
-    /// a UUID or not. Where none is named, it is the caller's own.
+    /// Holds a caller against the readers of a route. For those who may read one organization, a request that
+    /// names anything else is refused in the same way, be it a UUID or not. Where none is named, it is the
+    /// caller's own.
     fn decide(
         principal: &Principal,
         readers: Readers,
-        org_id: Option<&str>,
+        named: &Named,
         admitted: Admitted,
     ) -> Result<Self, ApiError> {
-        let own = |own: Uuid| match org_id.map(params::uuid) {
-            Some(asked) if asked != Some(own) => Err(ApiError::Forbidden),
-            _ => Ok(Scope::Organization(own)),
+        let own = |own: Uuid| match named.is_none_but(own) {
+            true => Ok(Scope::Organization(own)),
+            false => Err(ApiError::Forbidden),
         };
         let (scope, only_user) = match (readers, principal.role) {
             (Readers::SystemAdmins, Role::SystemAdmin) => (Scope::System, None),
             (Readers::Members | Readers::OrgAdmins, Role::SystemAdmin) => {
-                (Scope::Organization(params::organization(org_id)?), None)
+                (Scope::Organization(named.one()?), None)
             }
             (Readers::Members | Readers::OrgAdmins, Role::OrgAdmin { org_id }) => (own(org_id)?, None),
             (Readers::Members, Role::OrgUser { org_id, user_id }) => (own(org_id)?, Some(user_id)),
@@ -129,9 +130,11 @@ impl FromRequest for Permit {
                     }
                 })?;
             let admitted = app.admission.admit(&principal)?;
-            let of_path = request.match_info().get("org_id").map(str::to_owned);
-            let org_id = of_path.or_else(|| params::openai::named_organization(request.query_string()));
-            let permit = Self::decide(&principal, readers, org_id.as_deref(), admitted)?;
+            let named = match routes::is_compatible(&pattern) {
+                true => Named::by_openai(request.query_string(), request.headers())?,
+                false => Named::by_path(request.match_info().get("org_id")),
+            };
+            let permit = Self::decide(&principal, readers, &named, admitted)?;
             // Before anything is asked: what it comes in, the handler finds out again.
             media::negotiate(request.headers(), routes::offered(&pattern))?;
             if principal.role == Role::SystemAdmin {
