@@ -33,6 +33,7 @@ use tracing::{debug, error, warn};
 use lease::Lease;
 use probe::Probe;
 
+use crate::auth::Permitted;
 use crate::error::{ApiError, Dependency};
 use crate::metrics;
 
@@ -128,13 +129,13 @@ impl Database {
         })
     }
 
-    /// Asks a question, and how fresh its answer is.
-    pub(crate) async fn ask(&self, statement: &Statement) -> Result<Read, ApiError> {
+    /// Asks a question that a permit wrote, and how fresh its answer is.
+    pub(crate) async fn ask(&self, statement: &Permitted<Statement>) -> Result<Read, ApiError> {
         self.read(statement).await.map_err(|error| {
             let answer = error.answer();
             match answer {
-                ApiError::Internal => error!(query = statement.name, %error, "query failed"),
-                _ => warn!(query = statement.name, %error, "query not answered"),
+                ApiError::Internal => error!(query = statement.name(), %error, "query failed"),
+                _ => warn!(query = statement.name(), %error, "query not answered"),
             }
             answer
         })
@@ -221,16 +222,16 @@ async fn run(client: &Client, statement: &Statement, by: Instant) -> Result<Vec<
     let values: Vec<(&(dyn ToSql + Sync), Type)> = statement
         .param_refs()
         .into_iter()
-        .zip(statement.params.iter().map(sql_type))
+        .zip(statement.params().iter().map(sql_type))
         .collect();
-    let got = timeout_at(by, client.query_typed(&statement.sql, &values)).await;
+    let got = timeout_at(by, client.query_typed(statement.sql(), &values)).await;
     let outcome = match &got {
         Ok(Ok(_)) => "ok",
         Ok(Err(error)) if error.code() == Some(&SqlState::QUERY_CANCELED) => "timeout",
         Ok(Err(_)) => "error",
         Err(_) => "timeout",
     };
-    metrics::queried(statement.name, outcome, began.elapsed());
+    metrics::queried(statement.name(), outcome, began.elapsed());
     Ok(got??)
 }
 

@@ -5,7 +5,7 @@
 //! its route, and whatever fails gets a problem body. `routes` names every path and who may read it;
 //! `auth` proves the bearer token and gives the handler a permit; `params` reads the query string; the
 //! permit writes the question, `analytics_core` its SQL, `db` asks it, and `handlers::answer` shapes what
-//! came back. A handler that has no permit cannot write a question.
+//! came back. A handler that has no permit has nothing that `db` would ask.
 //!
 //! # The application is a value
 //! [`Application::bind`] takes a port (0 takes any) and tells its address; [`Application::run`] serves until

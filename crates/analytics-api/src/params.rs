@@ -5,6 +5,7 @@
 
 mod given;
 pub(crate) mod openai;
+pub(crate) mod organization;
 pub(crate) mod page;
 mod refusal;
 mod values;
@@ -19,7 +20,7 @@ use crate::error::ApiError;
 use given::{Given, named};
 use page::{Cursor, Position};
 pub(crate) use refusal::{too_many_rows, unanswerable};
-pub(crate) use values::{organization, uuid};
+pub(crate) use values::uuid;
 
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1_000;

@@ -62,11 +62,16 @@ pub(crate) fn readers(pattern: &str) -> Option<Readers> {
         .map(|entry| entry.readers)
 }
 
+/// Whether the route of this pattern is one of OpenAI's.
+pub(crate) fn is_compatible(pattern: &str) -> bool {
+    pattern.starts_with("/v1/")
+}
+
 /// The media types that the route of this pattern answers a question in; the first one is given to whoever takes
 /// any.
 pub(crate) fn offered(pattern: &str) -> &'static [Media] {
     // The shape that others gave it has no rows to be written as lines.
-    match pattern.starts_with("/v1/") {
+    match is_compatible(pattern) {
         true => &[Media::Json],
         false => &[Media::Json, Media::Csv],
     }

@@ -89,6 +89,24 @@ fn every_operation_says_how_it_can_fail() {
 }
 
 #[test]
+fn a_header_names_the_organization_where_no_path_does() {
+    let contract = contract();
+    let organization = |parameter: &Value| {
+        let parameter = resolved(&contract, parameter);
+        parameter["in"] == "header" && parameter["name"] == "OpenAI-Organization"
+    };
+    for entry in &TABLE {
+        let parameters = operation(&contract, entry.path)["parameters"].as_array().unwrap();
+        assert_eq!(
+            parameters.iter().any(organization),
+            entry.path.starts_with("/v1/"),
+            "{}",
+            entry.path
+        );
+    }
+}
+
+#[test]
 fn every_reference_leads_somewhere() {
     fn walk(contract: &Value, value: &Value) {
         match value {

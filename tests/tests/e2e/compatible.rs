@@ -112,6 +112,25 @@ async fn tools_that_read_openai_can_read_us(flavor: Flavor) -> Result<()> {
     let admin = system_admin(&service)?;
     let all = sum(&pages(&admin, "/v1/organization/usage/completions", &of_named).await?)?;
     ensure!(all == truth.total(&question).requests, "{all}");
+    // OpenAI's clients name it in a header.
+    let by_header = in_header(&admin, &of_named[..2], &named).await?;
+    ensure!(by_header.status() == 200, "{}", by_header.status());
+    let vary = by_header.headers().get("vary").context("vary")?.to_str()?;
+    ensure!(vary.ends_with("openai-organization"), "{vary}");
+    let body: Value = serde_json::from_slice(&by_header.bytes().await?)?;
+    let of_header = sum(body["data"].as_array().context("data")?)?;
+    ensure!(of_header == all, "{of_header}, not {all}");
+    let other = organizations[1].to_string();
+    for (client, parameters, organization, expected) in [
+        (&org_admin, &of_named[..2], &named, 200),
+        (&org_admin, &of_named[..2], &other, 403),
+        (&user, &of_named[..2], &other, 403),
+        (&admin, &of_named[..], &other, 400),
+        (&admin, &of_named[..], &named, 200),
+    ] {
+        let status = in_header(client, parameters, organization).await?.status();
+        ensure!(status == expected, "{organization} {parameters:?}: {status}");
+    }
     let outsider = Client::new(&service.url("/"), &Claims::org_admin(organizations[1]), SECRET)?;
     let (status, _) = outsider.ask("/v1/organization/costs", &of_named).await?;
     ensure!(status == 403, "{status}");
@@ -119,6 +138,17 @@ async fn tools_that_read_openai_can_read_us(flavor: Flavor) -> Result<()> {
     ensure!(status == 400, "{status}");
     ensure!(truth.total(&question) != Measures::default());
     Ok(())
+}
+
+/// Completions of the organization that the header names.
+async fn in_header(
+    client: &Client,
+    parameters: &[(&str, &str)],
+    organization: &str,
+) -> Result<reqwest::Response> {
+    let url = client.url("/v1/organization/usage/completions", parameters)?;
+    let request = reqwest::Client::new().get(url).bearer_auth(client.token());
+    Ok(request.header("OpenAI-Organization", organization).send().await?)
 }
 
 async fn pages(client: &Client, path: &str, parameters: &[(&str, &str)]) -> Result<Vec<Value>> {

@@ -80,7 +80,7 @@ async fn queries_read_rollups(flavor: Flavor) -> Result<()> {
         ensure!(
             !read.is_empty() && !read.contains("usage_events"),
             "{} reads {read:?}",
-            statement.sql
+            statement.sql()
         );
     }
     let with_edges = over_time(organization, odd, &all, BucketWidth::Day, "UTC")?;
@@ -140,11 +140,11 @@ async fn relations(platform: &Platform, statement: &Statement) -> Result<BTreeSe
     let explained = platform
         .owner
         .query_one(
-            &format!("EXPLAIN (FORMAT JSON) {}", statement.sql),
+            &format!("EXPLAIN (FORMAT JSON) {}", statement.sql()),
             &statement.param_refs(),
         )
         .await
-        .with_context(|| statement.sql.clone())?;
+        .with_context(|| statement.sql().to_owned())?;
     let plan: Value = explained.get(0);
     let mut names = BTreeSet::new();
     collect(&plan, &mut names);

@@ -2,7 +2,7 @@
 //!
 //! `Authorization: Bearer` → [`token`] proves the token with a key of [`keys`] → [`principal`] reads its
 //! claims → [`permit`] holds them against the route that was matched. A handler receives a
-//! [`permit::Permit`] or nothing: without one it cannot write a question.
+//! [`permit::Permit`] or nothing: without one it cannot write a question that the database is asked.
 
 mod jwks;
 mod keys;
@@ -15,7 +15,7 @@ pub(crate) mod test_tokens;
 mod token;
 
 pub use keys::KeysError;
-pub(crate) use permit::Permit;
+pub(crate) use permit::{Permit, Permitted};
 pub(crate) use token::TokenFault;
 
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};

@@ -1,16 +1,18 @@
 //! What a caller may read on the route that was matched.
 //!
-//! [`Permit`] is an extractor: a handler that takes one runs for permitted callers only, and only a permit
-//! can write a [`Question`], so no handler can ask about an organization that the caller may not read.
-//! A route that is not in the table, or is public there, gives no permit at all.
+//! [`Permit`] is an extractor: a handler that takes one runs for permitted callers only. The database is asked
+//! [`Permitted`] statements alone, and only a permit makes one, so no handler can ask about an organization that
+//! the caller may not read. A route that is not in the table, or is public there, gives no permit at all.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
-use analytics_core::query::{Filter, Question, Scope};
-use analytics_core::range::TimeRange;
+use analytics_core::query::usage::{Ask, Refused};
+use analytics_core::query::{Question, Scope, Statement};
+use analytics_core::rollup::Kept;
 use tracing::info;
 use uuid::Uuid;
 
@@ -20,7 +22,8 @@ use crate::admission::Admitted;
 use crate::error::ApiError;
 use crate::media;
 use crate::metrics;
-use crate::params;
+use crate::params::Asked;
+use crate::params::organization::Named;
 use crate::routes::{self, Readers};
 
 /// Leave to read one scope, or one user's part of it.
@@ -33,39 +36,67 @@ pub(crate) struct Permit {
     _admitted: Admitted,
 }
 
+/// What a permit wrote: a question, or the statement that asks it. Nothing else makes one, or changes it.
+#[derive(Debug)]
+pub(crate) struct Permitted<T>(T);
+
+impl<T> Deref for Permitted<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl Permitted<Ask> {
+    /// See [`Ask::statement`].
+    pub(crate) fn statement(&self, kept: Kept) -> Result<Permitted<Statement>, Refused> {
+        self.0.statement(kept).map(Permitted)
+    }
+}
+
 impl Permit {
-    /// The question about what may be read; refuses a filter that names anybody else.
-    pub(crate) fn question(&self, range: TimeRange, mut filter: Filter) -> Result<Question, ApiError> {
+    /// What was asked, of what may be read; refuses a filter that names anybody else.
+    pub(crate) fn ask(&self, name: &'static str, asked: Asked) -> Result<Permitted<Ask>, ApiError> {
+        let mut filter = asked.filter;
         if let Some(user_id) = self.only_user {
             if filter.user_ids.iter().any(|asked| *asked != user_id) {
                 return Err(ApiError::Forbidden);
             }
             filter.user_ids = vec![user_id];
         }
-        Ok(Question {
-            scope: self.scope,
-            range,
-            filter,
-        })
+        Ok(Permitted(Ask {
+            name,
+            question: Question {
+                scope: self.scope,
+                range: asked.buckets.range(),
+                filter,
+            },
+            buckets: asked.buckets,
+            group_by: asked.group_by,
+            rows: asked.rows,
+            latency: asked.latency,
+            before: asked.before,
+        }))
     }
 
-    /// Holds a caller against the readers of a route. `org_id` is the path's, or on a path without one the
-    /// query's, as text: for those who may read one organization, anything else is refused in the same way, be it
-    /// a UUID or not. Where none is named, it is the caller's own.
+    /// Holds a caller against the readers of a route. For those who may read one organization, a request that
+    /// names anything else is refused in the same way, be it a UUID or not. Where none is named, it is the
+    /// caller's own.
     fn decide(
         principal: &Principal,
         readers: Readers,
-        org_id: Option<&str>,
+        named: &Named,
         admitted: Admitted,
     ) -> Result<Self, ApiError> {
-        let own = |own: Uuid| match org_id.map(params::uuid) {
-            Some(asked) if asked != Some(own) => Err(ApiError::Forbidden),
-            _ => Ok(Scope::Organization(own)),
+        let own = |own: Uuid| match named.is_none_but(own) {
+            true => Ok(Scope::Organization(own)),
+            false => Err(ApiError::Forbidden),
         };
         let (scope, only_user) = match (readers, principal.role) {
             (Readers::SystemAdmins, Role::SystemAdmin) => (Scope::System, None),
             (Readers::Members | Readers::OrgAdmins, Role::SystemAdmin) => {
-                (Scope::Organization(params::organization(org_id)?), None)
+                (Scope::Organization(named.one()?), None)
             }
             (Readers::Members | Readers::OrgAdmins, Role::OrgAdmin { org_id }) => (own(org_id)?, None),
             (Readers::Members, Role::OrgUser { org_id, user_id }) => (own(org_id)?, Some(user_id)),
@@ -99,9 +130,11 @@ impl FromRequest for Permit {
                     }
                 })?;
             let admitted = app.admission.admit(&principal)?;
-            let of_path = request.match_info().get("org_id").map(str::to_owned);
-            let org_id = of_path.or_else(|| params::openai::named_organization(request.query_string()));
-            let permit = Self::decide(&principal, readers, org_id.as_deref(), admitted)?;
+            let named = match routes::is_compatible(&pattern) {
+                true => Named::by_openai(request.query_string(), request.headers())?,
+                false => Named::by_path(request.match_info().get("org_id")),
+            };
+            let permit = Self::decide(&principal, readers, &named, admitted)?;
             // Before anything is asked: what it comes in, the handler finds out again.
             media::negotiate(request.headers(), routes::offered(&pattern))?;
             if principal.role == Role::SystemAdmin {

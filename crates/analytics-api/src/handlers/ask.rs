@@ -6,13 +6,13 @@ use analytics_core::query::usage::{Answer, AnswerError, Ask, Next};
 use analytics_core::rollup::Kept;
 
 use crate::App;
-use crate::auth::Permit;
+use crate::auth::{Permit, Permitted};
 use crate::error::ApiError;
 use crate::params::{self, Asked, page};
 
 /// A question and its answer.
 pub(crate) struct Told {
-    pub(crate) ask: Ask,
+    pub(crate) ask: Permitted<Ask>,
     pub(crate) answer: Answer,
     pub(crate) freshness: Freshness,
     pub(crate) next_page: Option<String>,
@@ -28,27 +28,21 @@ pub(crate) async fn ask(
     name: &'static str,
     permit: &Permit,
     request: &HttpRequest,
-    asked: Asked,
+    mut asked: Asked,
 ) -> Result<Told, ApiError> {
-    let question = permit.question(asked.buckets.range(), asked.filter)?;
-    if let Some(page) = &asked.page {
-        page.check(request.path(), &asked.spelling, &question)?;
+    let by_period = asked.by_period;
+    let page = asked.page.take();
+    let spelling = std::mem::take(&mut asked.spelling);
+    let ask = permit.ask(name, asked)?;
+    if let Some(page) = page {
+        page.check(request.path(), &spelling, &ask.question)?;
     }
-    let ask = Ask {
-        name,
-        question,
-        buckets: asked.buckets,
-        group_by: asked.group_by,
-        rows: asked.rows,
-        latency: asked.latency,
-        before: asked.before,
-    };
-    let refused = |why| params::unanswerable(&why, asked.by_period);
+    let refused = |why| params::unanswerable(&why, by_period);
     let mut statement = ask.statement(Kept::EVERYTHING).map_err(refused)?;
     for _ in 0..MOST_TRIES {
         let read = app.database.ask(&statement).await?;
         let again = ask.statement(read.freshness.kept).map_err(refused)?;
-        if (&again.sql, &again.params) != (&statement.sql, &statement.params) {
+        if *again != *statement {
             statement = again;
             continue;
         }
@@ -56,7 +50,7 @@ pub(crate) async fn ask(
             AnswerError::TooManyRows => params::too_many_rows(&ask),
             AnswerError::Row(error) => error.into(),
         })?;
-        let cursor = |position| page::next(request.path(), &asked.spelling, &ask.question, position);
+        let cursor = |position| page::next(request.path(), &spelling, &ask.question, position);
         return Ok(Told {
             next_page: answer.next.as_ref().map(|next| match next {
                 Next::Bucket(place) => cursor(page::Position::Bucket(*place)),

@@ -63,12 +63,6 @@ pub(crate) fn costs(query: &str, now: OffsetDateTime) -> Result<Asked, ApiError>
     read(query, now, &COSTS, &COST_WIDTHS, &COST_GROUPS)
 }
 
-/// The organization that a query names, as text: who may name which is for the permit to say.
-pub(crate) fn named_organization(query: &str) -> Option<String> {
-    let given = Given::read(query, &["org_id"]).ok()?;
-    given.values("org_id").into_iter().next()
-}
-
 fn read(
     query: &str,
     now: OffsetDateTime,

@@ -5,20 +5,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::given::fault;
-use crate::error::ApiError;
-
 pub(super) const A_UUID: &str = "a UUID of 36 characters";
-
-/// Reads an organization's id.
-pub(crate) fn organization(text: Option<&str>) -> Result<Uuid, ApiError> {
-    let wrong = match text {
-        None => "is missing: a system admin names an organization",
-        Some(_) => "is not a UUID",
-    };
-    text.and_then(uuid)
-        .ok_or_else(|| ApiError::BadParameters(vec![fault("org_id", wrong, &[A_UUID])]))
-}
 
 /// The hyphenated spelling alone: `uuid` would take braces, URNs and bare hex as well.
 pub(crate) fn uuid(text: &str) -> Option<Uuid> {

@@ -3,9 +3,11 @@
 
 use actix_web::http::StatusCode;
 use actix_web::test::TestRequest;
+use actix_web::web::Data;
 use serde_json::{Value, json};
 
 use super::without_database::{Reply, app, get, send};
+use crate::App;
 use crate::auth::test_tokens::{ORG, OTHER_ORG, OTHER_USER, SECRET, Signer, USER, now};
 use crate::routes::{Readers, TABLE};
 
@@ -188,6 +190,81 @@ async fn without_a_name_it_is_the_callers_own_organization() {
                 assert_eq!(reply.json()["errors"][0]["parameter"], "org_id");
             }
         }
+    }
+}
+
+/// What the header says and the query; what a member of ORG gets, and a system admin; what is named as wrong.
+type Naming<'a> = (&'a [&'a str], &'a str, u16, u16, &'a [&'a str]);
+
+/// With a token, and these headers that name an organization.
+async fn get_as(app: &Data<App>, path: &str, token: &str, organizations: &[&str]) -> Reply {
+    let mut request = TestRequest::get()
+        .uri(path)
+        .insert_header(("Authorization", format!("Bearer {token}")));
+    for organization in organizations {
+        request = request.append_header(("OpenAI-Organization", *organization));
+    }
+    send(app, request).await
+}
+
+#[actix_web::test]
+async fn a_header_names_the_organization_as_the_query_does() {
+    const HEADER: &str = "OpenAI-Organization";
+    let app = app(&[("JWT_SECRET", SECRET)]);
+    let other = format!("&org_id={OTHER_ORG}");
+    let own = format!("&org_id={ORG}");
+    let upper = ORG.to_uppercase();
+    let cases: [Naming<'_>; 11] = [
+        (&[ORG], "", IN, IN, &[]),
+        (&[&upper], &own, IN, IN, &[]),
+        (&[OTHER_ORG], "", 403, IN, &[]),
+        (&[OTHER_ORG], &other, 403, IN, &[]),
+        (&[OTHER_ORG], &own, 403, 400, &["org_id", HEADER]),
+        (&[ORG], &other, 403, 400, &["org_id", HEADER]),
+        (&[ORG], "&org_id=acme", 403, 400, &["org_id"]),
+        (&["acme"], "", 400, 400, &[HEADER]),
+        (&["acme"], &own, 400, 400, &[HEADER]),
+        (&[""], "", 400, 400, &[HEADER]),
+        (&[ORG, ORG], "", 400, 400, &[HEADER]),
+    ];
+    let mut refusal = None;
+    for role in ["org_user", "org_admin", "system_admin"] {
+        let claims = json!({"sub": USER, "role": role, "org_id": ORG, "exp": now() + 3600});
+        let token = Signer::secret().token(None, &claims);
+        for route in ["usage/completions", "costs"] {
+            for (header, query, of_member, of_admin, wrong) in cases {
+                let path =
+                    format!("/v1/organization/{route}?start_time=1793491200&end_time=1793577600{query}");
+                let reply = get_as(&app, &path, &token, header).await;
+                let expected = if role == "system_admin" {
+                    of_admin
+                } else {
+                    of_member
+                };
+                let asked = format!("{role} {header:?} asks {path}: {reply:?}");
+                assert_eq!(reply.status.as_u16(), expected, "{asked}");
+                if expected == 400 {
+                    let errors = reply.json()["errors"].as_array().unwrap().clone();
+                    let named: Vec<_> = errors.iter().map(|error| &error["parameter"]).collect();
+                    assert_eq!(named, wrong, "{asked}");
+                }
+                if expected == 403 {
+                    let seen = without_request_id(&reply);
+                    assert_eq!(refusal.get_or_insert_with(|| seen.clone()), &seen, "{asked}");
+                }
+            }
+        }
+        // Where the path names it, the header means nothing.
+        let path = format!("/api/v1/analytics/orgs/{ORG}/usage");
+        for header in [OTHER_ORG, "acme"] {
+            let reply = get_as(&app, &path, &token, &[header]).await;
+            assert_eq!(reply.status.as_u16(), IN, "{role} {header}");
+        }
+    }
+    let path = "/v1/organization/costs?start_time=1793491200";
+    for header in [ORG, "acme"] {
+        let request = TestRequest::get().uri(path).insert_header((HEADER, header));
+        assert_eq!(send(&app, request).await.status, StatusCode::UNAUTHORIZED);
     }
 }
 

@@ -100,17 +100,75 @@ impl Dimension {
 }
 
 /// A statement ready to run: its name, its text and its parameters.
-#[derive(Debug, Clone)]
+///
+/// Only this module makes one, and one that reads usage only of a [`Question`], which has to say whose:
+///
+/// ```
+/// use analytics_core::query::Statement;
+/// use analytics_core::query::usage::Ask;
+/// use analytics_core::rollup::Kept;
+///
+/// fn of_somebody(ask: &Ask) -> Option<Statement> {
+///     ask.statement(Kept::EVERYTHING).ok()
+/// }
+/// ```
+///
+/// It can't be written without that,
+///
+/// ```compile_fail,E0451
+/// use analytics_core::query::Statement;
+///
+/// fn of_nobody() -> Statement {
+///     Statement { name: "usage", sql: "SELECT sum(cost) FROM usage_events".to_owned(), params: Vec::new() }
+/// }
+/// ```
+///
+/// made another one,
+///
+/// ```compile_fail,E0616
+/// use analytics_core::query::Statement;
+///
+/// fn of_another(statement: &mut Statement) {
+///     statement.params.clear();
+/// }
+/// ```
+///
+/// or be asked for of nobody:
+///
+/// ```compile_fail,E0063
+/// use analytics_core::query::{Filter, Question};
+/// use analytics_core::range::TimeRange;
+///
+/// fn of_nobody(range: TimeRange) -> Question {
+///     Question { range, filter: Filter::default() }
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
 pub struct Statement {
-    /// The name that the text begins with.
-    pub name: &'static str,
-    /// SQL; equal for all questions of one shape.
-    pub sql: String,
-    /// Values of `$1`, `$2`, ….
-    pub params: Vec<Param>,
+    name: &'static str,
+    sql: String,
+    params: Vec<Param>,
 }
 
 impl Statement {
+    /// The name that the text begins with.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// SQL; equal for all questions of one shape.
+    #[must_use]
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// Values of `$1`, `$2`, ….
+    #[must_use]
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
     /// The parameters as tokio-postgres takes them.
     #[must_use]
     pub fn param_refs(&self) -> Vec<&(dyn ToSql + Sync)> {

@@ -73,7 +73,8 @@ fn columns(answer: &Answer) -> Vec<String> {
     columns
 }
 
-/// The body, written while it is sent.
+/// The body, written while it is sent. Its rows are in memory, as many as an answer may have; its text never is as
+/// a whole.
 pub(super) fn body(answer: Answer) -> impl MessageBody + 'static {
     let columns = columns(&answer);
     let head = columns.clone();

@@ -15,12 +15,16 @@ use super::freshness::{Freshness, State};
 use super::{Answer, csv};
 use crate::error::ApiError;
 use crate::media::{self, Media};
+use crate::params::organization::HEADER;
 use crate::routes;
 
 /// To be kept by the caller, and never used without asking.
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 /// What the answer depends on besides the address.
 const DEPENDS_ON: HeaderValue = HeaderValue::from_static("accept, accept-encoding, authorization");
+/// The same, where a header may name the organization.
+const COMPATIBLE_DEPENDS_ON: HeaderValue =
+    HeaderValue::from_static("accept, accept-encoding, authorization, openai-organization");
 const CSV: &str = "text/csv; charset=utf-8; header=present";
 /// What JSON says in its body, for CSV and for a 304.
 const NEXT_PAGE: HeaderName = HeaderName::from_static("x-next-page");
@@ -41,7 +45,13 @@ pub(crate) fn respond(request: &HttpRequest, answer: Answer) -> Result<HttpRespo
         state: answer.freshness.state,
     };
     let tag = tag(request, media, &lasting)?;
-    let mut response = head(request, &tag, &answer.freshness, answer.next_page.as_deref());
+    let mut response = head(
+        request,
+        &tag,
+        DEPENDS_ON,
+        &answer.freshness,
+        answer.next_page.as_deref(),
+    );
     Ok(match media {
         _ if response.is_known => response.builder.finish(),
         Media::Json => response.builder.json(&answer),
@@ -49,15 +59,17 @@ pub(crate) fn respond(request: &HttpRequest, answer: Answer) -> Result<HttpRespo
     })
 }
 
-/// The response of a page that has a shape of its own, and no place for how fresh it is.
+/// The response of a page in OpenAI's shape, which has no place for how fresh it is.
 pub(crate) fn respond_page(
     request: &HttpRequest,
     page: &impl Serialize,
     next_page: Option<&str>,
     freshness: &Freshness,
 ) -> Result<HttpResponse, ApiError> {
-    let tag = tag(request, Media::Json, page)?;
-    let mut response = head(request, &tag, freshness, next_page);
+    // The address does not name the organization where the header does.
+    let organization = request.headers().get(HEADER).map(HeaderValue::as_bytes);
+    let tag = tag(request, Media::Json, &(organization, page))?;
+    let mut response = head(request, &tag, COMPATIBLE_DEPENDS_ON, freshness, next_page);
     Ok(match response.is_known {
         true => response.builder.finish(),
         false => response.builder.json(page),
@@ -71,7 +83,13 @@ struct Head {
     is_known: bool,
 }
 
-fn head(request: &HttpRequest, tag: &str, freshness: &Freshness, next_page: Option<&str>) -> Head {
+fn head(
+    request: &HttpRequest,
+    tag: &str,
+    depends_on: HeaderValue,
+    freshness: &Freshness,
+    next_page: Option<&str>,
+) -> Head {
     let is_known = knows(request, tag);
     let mut builder = if is_known {
         HttpResponse::NotModified()
@@ -81,7 +99,7 @@ fn head(request: &HttpRequest, tag: &str, freshness: &Freshness, next_page: Opti
     builder
         .insert_header((ETAG, tag))
         .insert_header((CACHE_CONTROL, PRIVATE))
-        .insert_header((VARY, DEPENDS_ON))
+        .insert_header((VARY, depends_on))
         .insert_header((FRESHNESS, freshness.state.name()));
     if let Some(through) = freshness.counted_through
         && let Ok(through) = through.format(&Rfc3339)
@@ -230,5 +248,31 @@ mod tests {
             );
             assert!(header(&response, "content-type").starts_with(accept));
         }
+    }
+
+    #[test]
+    fn an_answer_depends_on_the_organization_that_a_header_names() {
+        let answered = |organization: &str, known: &str| {
+            let request = TestRequest::get()
+                .uri("/v1/organization/costs")
+                .insert_header((HEADER, organization))
+                .insert_header(("If-None-Match", known))
+                .to_http_request();
+            respond_page(&request, &"page", None, &over_time().freshness).unwrap()
+        };
+        let one = answered("one", "");
+        assert_eq!(
+            header(&one, "vary"),
+            "accept, accept-encoding, authorization, openai-organization"
+        );
+        let tag = header(&one, "etag");
+        let again = answered("one", &tag);
+        assert_eq!(again.status(), 304);
+        assert_eq!(header(&again, "vary"), header(&one, "vary"));
+        assert_eq!(
+            answered("other", &tag).status(),
+            200,
+            "the same data of two organizations are two answers"
+        );
     }
 }
