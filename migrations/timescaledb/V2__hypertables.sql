@@ -103,12 +103,43 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Moving an aggregate's watermark ahead (closing buckets) and committing events exclude each other. Without that
+-- an event that was answered live is gone when the watermark passes it, until the next refresh; and one whose
+-- COMMIT has looked at TimescaleDB's invalidation threshold just before a refresh moves that is never materialized
+-- at all, as nothing is left in a log. So each batch holds this lock from here to its end, shared, and whoever closes
+-- buckets holds it alone. It comes before the locks of rollup rows (triggers fire in order of their names, and "h" is before "r"): a
+-- writer that waits here makes no other wait.
+CREATE FUNCTION hold_watermarks() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(7203118455612003);
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION hold_watermarks IS 'Keeps the aggregates'' watermarks where they are until the batch has ended';
+CREATE TRIGGER hold_watermarks AFTER INSERT ON usage_events
+    FOR EACH STATEMENT EXECUTE FUNCTION hold_watermarks();
+
+-- The other side. A session's lock, since a refresh is several transactions; it is given back here and not by the
+-- caller, who might be cut off. On an error the caller has to. A second is for how long batches that wait behind it
+-- may be held up by one that does not end.
+CREATE PROCEDURE close_buckets(aggregate regclass, first timestamptz, last timestamptz)
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_catalog.set_config('lock_timeout', '1s', true);
+    PERFORM pg_catalog.pg_advisory_lock(7203118455612003);
+    CALL public.refresh_continuous_aggregate(aggregate, first, last);
+    PERFORM pg_catalog.pg_advisory_unlock(7203118455612003);
+END $$;
+REVOKE ALL ON PROCEDURE close_buckets FROM PUBLIC;
+COMMENT ON PROCEDURE close_buckets IS 'Refreshes an aggregate ahead of its watermark while no batch can be committed';
+
 -- An event for a bucket that is materialized already waits for a refresh. From its commit on it stands in
 -- TimescaleDB's log of changes of the source, then in the aggregate's own log, and leaves that when it is
 -- materialized, each step in one transaction: what a query sees here fits what it sees in the aggregate.
 -- The aggregate's log also holds what lies outside of all refreshes: they begin with the oldest chunk of the
--- source, and from the watermark on the aggregate answers live. In plpgsql, as a view would tie the
--- extension's tables down and block its updates.
+-- source, and from the watermark on the aggregate answers live; days are materialized where hours may still be
+-- live, if the last of them were empty. In plpgsql, as a view would tie the extension's tables down and block its
+-- updates.
 CREATE OR REPLACE FUNCTION awaits_refresh() RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -128,11 +159,17 @@ BEGIN
                  JOIN _timescaledb_catalog.dimension ON dimension.hypertable_id = source.id
                  JOIN _timescaledb_catalog.dimension_slice slice ON slice.dimension_id = dimension.id
                  WHERE source.schema_name = 'public' AND source.table_name = 'usage_quarter_hourly')
-            ) AS first
+            ) AS first, (
+                SELECT max(either.watermark)
+                FROM _timescaledb_catalog.continuous_agg
+                JOIN _timescaledb_catalog.continuous_aggs_watermark either USING (mat_hypertable_id)
+                WHERE user_view_schema = 'public' AND user_view_name IN ('usage_hourly', 'usage_daily')
+            ) AS filled_by_either
         ) AS kept
         WHERE aggregate.user_view_schema = 'public' AND aggregate.user_view_name IN ('usage_hourly', 'usage_daily')
             AND stale.greatest_modified_value >= kept.first
-            AND greatest(stale.lowest_modified_value, kept.first) < filled.watermark
+            AND greatest(stale.lowest_modified_value, kept.first) < CASE aggregate.user_view_name
+                WHEN 'usage_hourly' THEN kept.filled_by_either ELSE filled.watermark END
     );
 END $$;
 

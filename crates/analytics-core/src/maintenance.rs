@@ -91,13 +91,18 @@ pub mod timescaledb {
 
     /// What a refresh may touch: from the oldest chunk that the quarter-hour rollup still has (or its
     /// retention's cut-off, `$1` months ago, if that is later) to the full hour and day of ten minutes
-    /// ago. An open bucket is always answered live. Refreshing over chunks that are gone would take their
-    /// history out of the aggregates.
+    /// ago. An open bucket is always answered live. A day is not closed before its hours are: an event for an
+    /// hour that is not closed is in no log. Refreshing over chunks that are gone would take their history out of
+    /// the aggregates.
     pub const REFRESH_BOUNDS: &str = "-- refresh_bounds
 SELECT greatest(date_trunc('day', now() - make_interval(months => $1), 'UTC') + interval '1 day',
                 date_bin('1 day', min(range_start), '2000-01-01 00:00Z')) AS first,
     date_trunc('hour', now() - interval '10 minutes', 'UTC') AS last_hour,
-    date_trunc('day', now() - interval '10 minutes', 'UTC') AS last_day
+    date_trunc('day', least(now() - interval '10 minutes', (
+        SELECT _timescaledb_functions.to_timestamp(closed.watermark)
+        FROM _timescaledb_catalog.continuous_aggs_invalidation_threshold closed
+        JOIN _timescaledb_catalog.hypertable source ON source.id = closed.hypertable_id
+        WHERE source.schema_name = 'public' AND source.table_name = 'usage_quarter_hourly')), 'UTC') AS last_day
 FROM timescaledb_information.chunks
 WHERE hypertable_schema = 'public' AND hypertable_name = 'usage_quarter_hourly'";
 
@@ -106,9 +111,19 @@ WHERE hypertable_schema = 'public' AND hypertable_name = 'usage_quarter_hourly'"
 SELECT _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(mat_hypertable_id))
 FROM _timescaledb_catalog.continuous_agg WHERE user_view_schema = 'public' AND user_view_name = $1";
 
-    /// Refreshes `$1` from `$2` to `$3`. Cannot run inside a transaction.
+    /// Refreshes `$1` from `$2` to `$3`, which is not beyond its watermark. Cannot run inside a transaction.
     pub const REFRESH: &str =
         "-- refresh\nCALL refresh_continuous_aggregate($1::text::regclass, $2::timestamptz, $3::timestamptz)";
+
+    /// The same from the watermark on, which it moves; no batch can be committed meanwhile.
+    pub const CLOSE_BUCKETS: &str =
+        "-- close_buckets\nCALL close_buckets($1::text::regclass, $2::timestamptz, $3::timestamptz)";
+
+    /// Gives the lock of that back if it ended by an error.
+    pub const RELEASE_WATERMARKS: &str = "-- release_watermarks
+SELECT pg_advisory_unlock(7203118455612003) FROM pg_locks
+WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND mode = 'ExclusiveLock' AND granted
+    AND classid::bigint << 32 | objid::bigint = 7203118455612003";
 
     /// Through when everything published is committed: read before a round of refreshes, it is in every
     /// rollup after it.

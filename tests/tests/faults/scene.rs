@@ -158,45 +158,8 @@ impl Scene {
             logs,
             queue_since: Instant::now(),
         };
-        if flavor == Flavor::TimescaleDb {
-            scene.close_the_past().await?;
-        }
         scene.watch = Some(Watch::start(scene.admin()?));
         Ok(scene)
-    }
-
-    /// Lets the aggregates' first refresh be over before anybody looks. An event that is committed while a
-    /// refresh closes its day is seen before and after, but not until the next refresh: the first one closes
-    /// all days at once, and totals would go down for a moment.
-    async fn close_the_past(&mut self) -> Result<()> {
-        let now = OffsetDateTime::now_utc();
-        let midnight = now.replace_time(time::Time::MIDNIGHT);
-        let mut generator = Generator::new(&Shape {
-            seed: self.random.below(u64::MAX),
-            organizations: 2,
-            start: now - time::Duration::days(4),
-            end: now,
-        });
-        let mut lines = Vec::new();
-        for hours_ago in (1..24 * 4).step_by(5) {
-            let event = generator.at(midnight - time::Duration::hours(hours_ago));
-            // Blanks to JSON, ends of lines to the file.
-            lines.extend(event.body.iter().map(|byte| match byte {
-                b'\n' | b'\r' => b' ',
-                other => *other,
-            }));
-            lines.push(b'\n');
-            self.more.events.push(event);
-        }
-        let file = self.logs.join("past.ndjson");
-        std::fs::write(&file, lines)?;
-        let url = self.owner_url();
-        let environment = [("DATABASE_URL", &*url)];
-        let binary = PathBuf::from(setting("E2E_WORKER_BIN")?);
-        let path = file.display().to_string();
-        process::run(&binary, &["import", &path], &environment).await?;
-        self.maintain().await?;
-        Ok(())
     }
 
     /// Workers and API that are started from now on use another database.

@@ -1,15 +1,21 @@
 //! Steps of the timescaledb flavor.
 
 use analytics_core::maintenance::timescaledb::{
-    CHUNKS_TO_COMPRESS, CHUNKS_TO_RECOMPRESS, COMMITTED_THROUGH, COMPRESS, DROP_RAW, DROP_ROLLUPS, REFRESH,
-    REFRESH_BOUNDS, REFRESH_BY_FORCE, REFRESHED_THROUGH, WATERMARK,
+    CHUNKS_TO_COMPRESS, CHUNKS_TO_RECOMPRESS, CLOSE_BUCKETS, COMMITTED_THROUGH, COMPRESS, DROP_RAW,
+    DROP_ROLLUPS, REFRESH, REFRESH_BOUNDS, REFRESH_BY_FORCE, REFRESHED_THROUGH, RELEASE_WATERMARKS,
+    WATERMARK,
 };
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use super::MaintenanceError;
+
+/// How much is closed while batches wait. The usual hour is an hour; this is for what was imported, or left
+/// behind while nobody maintained.
+const CLOSED_AT_A_TIME: time::Duration = time::Duration::DAY;
 
 /// For how long chunks are moved in one round.
 const COLUMNSTORE_BUDGET: Duration = Duration::from_secs(10);
@@ -28,20 +34,52 @@ pub(super) async fn refreshed_through(
     Ok(())
 }
 
-/// Refreshes an aggregate over all that its source keeps; only what changed is redone.
+/// Refreshes an aggregate over all that its source keeps; only what changed is redone. First the late events,
+/// without holding anybody up; then it closes buckets that have ended, while no batch can be committed.
 pub(super) async fn refresh(
     client: &Client,
     aggregate: &str,
     months: i32,
 ) -> Result<String, MaintenanceError> {
-    let Some((first, last)) = refreshable(client, aggregate, months).await? else {
+    let Some(Refreshable {
+        first,
+        watermark,
+        last,
+    }) = refreshable(client, aggregate, months).await?
+    else {
         return Ok("nothing to refresh yet".to_owned());
     };
-    client.execute(REFRESH, &[&aggregate, &first, &last]).await?;
-    Ok(format!("{aggregate} refreshed from {first} to {last}"))
+    if first < watermark {
+        client.execute(REFRESH, &[&aggregate, &first, &watermark]).await?;
+    }
+    let mut closed = first.max(watermark);
+    while closed < last {
+        let end = last.min(closed + CLOSED_AT_A_TIME);
+        close(client, aggregate, closed, end).await?;
+        closed = end;
+    }
+    Ok(format!("{aggregate} refreshed from {first} to {closed}"))
 }
 
-/// Computes an aggregate again between two bounds on its buckets, as far as it may be refreshed at all.
+/// Moves the watermark over the buckets between the two.
+async fn close(
+    client: &Client,
+    aggregate: &str,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+) -> Result<(), MaintenanceError> {
+    let close = client.prepare(CLOSE_BUCKETS).await?;
+    let bounds: [&(dyn ToSql + Sync); 3] = [&aggregate, &from, &to];
+    // Sent together: if this process is stopped or cut off now, writers do not wait for it.
+    let (closed, released) = futures_util::join!(
+        client.execute(&close, &bounds),
+        client.batch_execute(RELEASE_WATERMARKS)
+    );
+    closed?;
+    Ok(released?)
+}
+
+/// Computes an aggregate again between two bounds on its buckets, as far as it is materialized.
 pub(super) async fn refresh_by_force(
     client: &Client,
     aggregate: &str,
@@ -49,8 +87,8 @@ pub(super) async fn refresh_by_force(
     from: OffsetDateTime,
     to: OffsetDateTime,
 ) -> Result<(), MaintenanceError> {
-    if let Some((first, last)) = refreshable(client, aggregate, months).await? {
-        let (from, to) = (from.max(first), to.min(last));
+    if let Some(bounds) = refreshable(client, aggregate, months).await? {
+        let (from, to) = (from.max(bounds.first), to.min(bounds.watermark));
         if from < to {
             client
                 .execute(REFRESH_BY_FORCE, &[&aggregate, &from, &to])
@@ -60,30 +98,39 @@ pub(super) async fn refresh_by_force(
     Ok(())
 }
 
-/// From where to where an aggregate may be refreshed.
+/// What an aggregate may be refreshed over.
+struct Refreshable {
+    first: OffsetDateTime,
+    /// From here on it answers live.
+    watermark: OffsetDateTime,
+    /// How far the watermark may be moved.
+    last: OffsetDateTime,
+}
+
 async fn refreshable(
     client: &Client,
     aggregate: &str,
     months: i32,
-) -> Result<Option<(OffsetDateTime, OffsetDateTime)>, MaintenanceError> {
+) -> Result<Option<Refreshable>, MaintenanceError> {
     let bounds = client.query_one(REFRESH_BOUNDS, &[&months]).await?;
     let Some(first) = bounds.try_get::<_, Option<OffsetDateTime>>("first")? else {
         return Ok(None);
     };
-    let mut last: OffsetDateTime = bounds.try_get(if aggregate == "usage_daily" {
+    let last: OffsetDateTime = bounds.try_get(if aggregate == "usage_daily" {
         "last_day"
     } else {
         "last_hour"
     })?;
     let watermark: OffsetDateTime = client.query_one(WATERMARK, &[&aggregate]).await?.try_get(0)?;
-    if watermark > last {
-        // Rows between the two would be read from what is materialized, where they are not.
-        if watermark > last + time::Duration::days(1) {
-            tracing::error!(aggregate, %watermark, "the watermark is ahead of the clock; refreshing up to it");
-        }
-        last = watermark;
+    // Rows between the two are read from what is materialized: late events have to get there.
+    if watermark > last + time::Duration::days(1) {
+        tracing::error!(aggregate, %watermark, "the watermark is ahead of the clock; refreshing up to it");
     }
-    Ok((first < last).then_some((first, last)))
+    Ok((first < last.max(watermark)).then_some(Refreshable {
+        first,
+        watermark,
+        last,
+    }))
 }
 
 /// Moves chunks that are old enough to the columnstore, and late rows after them. A chunk that cannot be
