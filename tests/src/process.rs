@@ -100,7 +100,10 @@ impl Service {
         let process = child
             .id()
             .and_then(|id| ProcessId::find(i32::try_from(id).ok()?))
-            .with_context(|| format!("{} ended at once", binary.display()))?;
+            .with_context(|| {
+                let said = fs::read_to_string(log).unwrap_or_default();
+                format!("{} ended at once, it said:\n  {said}", binary.display())
+            })?;
         let record = Record::write(process)?;
         Ok(Self {
             child,

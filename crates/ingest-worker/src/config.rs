@@ -67,7 +67,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "BATCH_SIZE",
-        default: Some("5000"),
+        default: Some("10000"),
         help: "deliveries that close a batch, 1 to 100000",
     },
     Key {
@@ -77,7 +77,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "PREFETCH",
-        default: Some("4000"),
+        default: Some("8000"),
         help: "unacknowledged deliveries per consumer, 1 to 65535; with CONSUMER_WORKERS at least twice WRITER_LANES x BATCH_SIZE, or batches do not fill. This times the consumers times the largest message bounds the memory",
     },
     Key {

@@ -170,7 +170,11 @@ async fn periods_limits_and_roles(flavor: Flavor) -> Result<()> {
     let mut expected = vec![
         (None, month, month + Duration::days(31)),
         (Some("this_month"), month, month + Duration::days(31)),
-        (Some("last_24h"), hour - Duration::hours(23), hour + Duration::HOUR),
+        (
+            Some("last_24h"),
+            hour - Duration::hours(23),
+            hour + Duration::HOUR,
+        ),
         (Some("last_7d"), tomorrow - Duration::days(7), tomorrow),
         (Some("last_30d"), tomorrow - Duration::days(30), tomorrow),
     ];

@@ -31,7 +31,7 @@ use report::{FlavorResult, Ingest, Round};
 
 /// The same for the bare consumer and the worker.
 const CONSUMERS: usize = 5;
-const PREFETCH: u16 = 4_000;
+const PREFETCH: u16 = 8_000;
 /// Of a thousand organizations nearly every event falls into a rollup group of its own: the worst case.
 const ORGANIZATIONS: usize = 1_000;
 /// One connection does not keep the broker busy.
