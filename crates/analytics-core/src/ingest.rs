@@ -65,19 +65,21 @@ FROM unnest($2::bytea[], $3::jsonb[], $4::text[], $5::text[], $6::text[])
 ORDER BY body
 ON CONFLICT DO NOTHING";
 
-/// Says what this worker knows of the queue; ages in seconds, so that the database's clock is the only
-/// one. `$3`: since it started; `$4`: since what is said was true; `$5`: since the last sight of the empty
-/// queue by which everything received has been counted; `$6`: since its oldest unacknowledged delivery
-/// arrived; `$7`: whether it ends here, holding nothing; `$8`: since a row found no partition.
+/// The database's clock, the only one that reports are in.
+pub const CLOCK: &str = "-- clock
+SELECT clock_timestamp()";
+
+/// Says what this worker knows of the queue, by the database's clock: a report that is late says what was true,
+/// not what would be. `$3`: when it started; `$4`: when what is said was true; `$5`: the last sight of the empty
+/// queue by which everything received has been counted; `$6`: when its oldest unacknowledged delivery
+/// arrived; `$7`: whether it ends here, holding nothing; `$8`: when a row last found no partition.
 pub const REPORT: &str = "-- report
 INSERT INTO ingest_workers AS w
     (worker_id, queue, started_at, beat_at, queue_empty_at, oldest_unacked_at, stopped, lacks_partition_at)
-SELECT $1, $2, clock_timestamp() - make_interval(secs => $3), clock_timestamp() - make_interval(secs => $4),
-    coalesce(clock_timestamp() - make_interval(secs => $5), (SELECT committed_through FROM committed_through)),
-    clock_timestamp() - make_interval(secs => $6), $7, clock_timestamp() - make_interval(secs => $8)
+SELECT $1, $2, $3, $4, coalesce($5, (SELECT committed_through FROM committed_through)), $6, $7, $8
 ON CONFLICT (worker_id) DO UPDATE SET
     beat_at = excluded.beat_at,
-    queue_empty_at = CASE WHEN $5::float8 IS NULL THEN w.queue_empty_at
+    queue_empty_at = CASE WHEN $5::timestamptz IS NULL THEN w.queue_empty_at
                           ELSE greatest(w.queue_empty_at, excluded.queue_empty_at) END,
     oldest_unacked_at = excluded.oldest_unacked_at,
     stopped = excluded.stopped,

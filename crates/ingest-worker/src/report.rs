@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use analytics_core::ingest::REPORT;
+use analytics_core::ingest::{CLOCK, REPORT};
 use analytics_runtime::postgres::{Database, explain};
+use time::OffsetDateTime;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::{Client, Statement};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// How long a connection may take. A server that is cut off says nothing, so it bounds how late its return is
 /// noticed.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a report may take. Its ages are true when it is sent, so it also bounds how wrong they can be.
+/// How long a report may take.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a message may travel from the queue to the worker's memory: the queue can look empty while it
 /// is on its way.
@@ -198,37 +199,50 @@ async fn within<T>(
     }
 }
 
-async fn connect(database: &Database) -> Result<(Client, Statement), tokio_postgres::Error> {
+/// A session and its statements.
+struct Connection {
+    client: Client,
+    clock: Statement,
+    report: Statement,
+}
+
+async fn connect(database: &Database) -> Result<Connection, tokio_postgres::Error> {
     let client = database.connect().await?;
+    let clock = client.prepare(CLOCK).await?;
     let report = client.prepare(REPORT).await?;
-    Ok((client, report))
+    Ok(Connection {
+        client,
+        clock,
+        report,
+    })
 }
 
 async fn write(
-    (client, report): &(Client, Statement),
+    connection: &Connection,
     (worker_id, queue, started_at): (&str, &str, Instant),
     knowledge: &Knowledge,
     lacked_partition: Option<Instant>,
     last: bool,
 ) -> Result<(), tokio_postgres::Error> {
+    let client = &connection.client;
+    let now: OffsetDateTime = client.query_one(&connection.clock, &[]).await?.get(0);
     let true_at = Instant::now();
+    // The clock was read before, so that a moment is rather too early by the answer's way than too late.
+    let at = |instant: Instant| now - (true_at - instant);
     let (empty, oldest) = knowledge.report(true_at);
     let stopped = last && knowledge.holds_nothing();
-    let ago = |instant: Instant| instant.elapsed().as_secs_f64();
-    let (started, beat, empty, oldest) = (ago(started_at), ago(true_at), empty.map(ago), oldest.map(ago));
-    let lacked_partition = lacked_partition.map(ago);
     client
         .execute(
-            report,
+            &connection.report,
             &[
                 &worker_id,
                 &queue,
-                &started,
-                &beat,
-                &empty,
-                &oldest,
+                &at(started_at),
+                &now,
+                &empty.map(at),
+                &oldest.map(at),
                 &stopped,
-                &lacked_partition,
+                &lacked_partition.map(at),
             ],
         )
         .await?;

@@ -1,6 +1,6 @@
 //! Freshness is measured: it follows the queue, stands still over a backlog, and ages without workers.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail, ensure};
 use e2e::api::Client;
@@ -14,7 +14,8 @@ use crate::platform::{Flavor, Platform, system_admin};
 crate::in_both_flavors!(
     freshness_follows_the_queue,
     a_backlog_in_memory_is_not_counted,
-    a_late_event_is_not_counted_before_it_is_answered
+    a_late_event_is_not_counted_before_it_is_answered,
+    a_report_that_is_late_says_what_was_true
 );
 
 async fn ask(admin: &Client) -> Result<Value> {
@@ -257,4 +258,46 @@ async fn wait_committed(platform: &Platform, moment: OffsetDateTime) -> Result<(
         ensure!(Instant::now() < deadline, "never committed through {moment}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+async fn a_report_that_is_late_says_what_was_true(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    let _worker = platform.worker(&[]).await?;
+    // The next report follows at once, so that each is written down.
+    let keep = "CREATE TABLE beats (beat_at timestamptz, written_at timestamptz);
+        CREATE FUNCTION keep_beat() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+        BEGIN INSERT INTO public.beats VALUES (NEW.beat_at, clock_timestamp()); RETURN NULL; END $$;
+        CREATE TRIGGER keep_beat AFTER INSERT OR UPDATE ON ingest_workers
+            FOR EACH ROW EXECUTE FUNCTION keep_beat()";
+    platform.owner.batch_execute(keep).await?;
+    let lock = e2e::servers::connect(&platform.owner_url()?).await?;
+    lock.batch_execute("BEGIN; LOCK TABLE ingest_workers IN EXCLUSIVE MODE")
+        .await?;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND wait_event_type = 'Lock' AND query LIKE '-- report%'";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while platform.count(waiting).await? == 0 {
+        ensure!(Instant::now() < deadline, "no report came");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // It was true before now. A second must pass for the difference to show.
+    let sent_by: SystemTime = platform
+        .owner
+        .query_one("SELECT clock_timestamp()", &[])
+        .await?
+        .get(0);
+    lock.batch_execute("SELECT pg_sleep(1); COMMIT").await?;
+    let late = "SELECT beat_at FROM beats WHERE written_at > $1 ORDER BY written_at LIMIT 1";
+    let said: SystemTime = loop {
+        if let Some(row) = platform.owner.query_opt(late, &[&sent_by]).await? {
+            break row.get(0);
+        }
+        ensure!(Instant::now() < deadline, "the report was never written");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    ensure!(
+        said <= sent_by,
+        "a report that was sent by {sent_by:?} says {said:?}"
+    );
+    Ok(())
 }
