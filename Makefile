@@ -49,9 +49,9 @@ test-faults: packages ## The whole fault matrix, one fault after the other: abou
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
 	@$(TARGET)/debug/dev test -- --package e2e --test faults -- --include-ignored --skip soak --nocapture --test-threads=1
 
-soak: packages ## Random faults at half of the measured rate, 10,000/s at most (SOAK_MINUTES=30)
-	cargo build --workspace --bins --tests --features ingest-worker/failpoints
-	@$(TARGET)/debug/dev test -- --package e2e --test faults -- --ignored --exact soak::soak --nocapture
+soak: packages ## Random faults at half of the rate that the machine carries, on release builds (SOAK_MINUTES=30)
+	cargo build --release --workspace --bins --features ingest-worker/failpoints
+	@$(TARGET)/release/dev test -- --package e2e --test faults -- --ignored --exact soak::soak --nocapture
 
 bench: packages ## Throughput, memory and latency of the real path
 	cargo build --release --workspace --bins

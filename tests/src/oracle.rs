@@ -3,8 +3,10 @@
 //! events to the last digit.
 
 use std::collections::HashMap;
+use std::pin::pin;
 
 use anyhow::{Context, Result, ensure};
+use futures_util::TryStreamExt as _;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -43,15 +45,17 @@ async fn assert_stored_of(
     org_id: Uuid,
     mut expected: HashMap<(i64, Uuid), &Fact>,
 ) -> Result<()> {
+    // Row by row, for the same reason.
     let rows = database
-        .query(
+        .query_raw(
             "SELECT (extract(epoch FROM time) * 1000000)::bigint, event_id, user_id, api_key_id, model_name, \
              input_tokens, output_tokens, total_tokens, cost::text, latency_ms, status, error_message, \
              request_id FROM usage_events WHERE org_id = $1",
-            &[&org_id],
+            [org_id],
         )
         .await?;
-    for row in &rows {
+    let mut rows = pin!(rows);
+    while let Some(row) = rows.try_next().await? {
         let key = (row.get(0), row.get(1));
         let fact = expected
             .remove(&key)

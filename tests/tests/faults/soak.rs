@@ -1,22 +1,26 @@
-//! Half an hour (`SOAK_MINUTES`) at half of the measured rate (10,000 events/s at most), with random faults all the time:
-//! exact at the end, with flat memory and file descriptors. `make soak` runs it.
+//! Half an hour (`SOAK_MINUTES`) at half of the rate that the machine carries, publisher and all, with random
+//! faults all the time: exact at the end, with flat memory and file descriptors. `make soak` runs it, on release
+//! builds.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::flow::Load;
+use e2e::flow::{Flow, Load};
 use e2e::process::Service;
 use e2e::progress::say;
 use e2e::proxy::{Rules, Snap};
-use e2e::publisher::Queues;
 use e2e::servers::connect;
 
 use crate::ground::Flavor;
 use crate::scene::{Scene, setting};
 use crate::worker::REDELIVERED;
 
-/// Events that are published to find out how many the machine carries.
-const TRIAL: usize = 60_000;
+/// Messages in a second that no two cores carry: to find out how many they do.
+const FLAT_OUT: u64 = 100_000;
+/// For how long that is looked at, once the worker has met the flow.
+const TRIAL: Duration = Duration::from_secs(20);
+/// A malformed message is a row of its own kind: enough of them to be among every fault, few enough to be kept.
+const MALFORMED_ONE_IN: u64 = 1_000;
 /// How much a worker may have grown over the second half of its life.
 const GROWTH: u64 = 24 << 20;
 
@@ -39,8 +43,7 @@ async fn soak() -> Result<()> {
     ));
     scene.start_flow(Load {
         rate,
-        keep_bodies: false,
-        ..Load::of(scene.seed())
+        ..load(scene.seed())
     });
     let end = Instant::now() + Duration::from_secs(minutes * 60);
     // One worker is never killed: its memory and descriptors are watched.
@@ -62,7 +65,7 @@ async fn soak() -> Result<()> {
         let (memory, descriptors) = samples[samples.len() - 1];
         say(format_args!(
             "soak: {name}; {} events; {} MiB, {descriptors} descriptors; {:.0} s left",
-            scene.flow.as_ref().map_or(0, e2e::flow::Flow::events),
+            scene.flow.as_ref().map_or(0, Flow::events),
             memory >> 20,
             end.saturating_duration_since(Instant::now()).as_secs_f64()
         ));
@@ -76,27 +79,33 @@ async fn soak() -> Result<()> {
     scene.verdict().await
 }
 
-/// How many events a second go through when a backlog waits.
-async fn measure_rate(scene: &mut Scene) -> Result<u64> {
-    let queues = Queues::connect(&scene.ground.rabbitmq().url()).await?;
-    queues.declare_quorum(&scene.queue, &[]).await?;
-    let publisher = scene.publisher().await?;
-    let events = scene.events(TRIAL);
-    publisher.publish(events.iter().map(|event| &event.body)).await?;
-    scene.start_worker(&[]).await?;
-    scene.wait_stored_at_least(1_000).await?;
-    let (began, before) = (Instant::now(), scene.stored().await?);
-    while scene.stored().await? < i64::try_from(TRIAL)? {
-        ensure!(
-            began.elapsed() < Duration::from_secs(120),
-            "the trial never ended"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
+fn load(seed: u64) -> Load {
+    Load {
+        rate: FLAT_OUT,
+        malformed_one_in: MALFORMED_ONE_IN,
+        keep_bodies: false,
+        ..Load::of(seed)
     }
-    let done = u128::try_from(i64::try_from(TRIAL)? - before)?;
-    scene.more.events.extend(events);
-    // What this process can publish is a bound as well.
-    Ok(u64::try_from(done * 1_000 / began.elapsed().as_millis().max(1))?.clamp(200, 20_000))
+}
+
+/// How many events a second are stored while more are published than that.
+async fn measure_rate(scene: &mut Scene) -> Result<u64> {
+    scene.start_flow(load(!scene.seed()));
+    scene.start_worker(&[]).await?;
+    scene.wait_stored_at_least(50_000).await?;
+    let made = |scene: &Scene| scene.flow.as_ref().map_or(0, Flow::events);
+    let (began, stored, published) = (Instant::now(), scene.stored().await?, made(scene));
+    tokio::time::sleep(TRIAL).await;
+    let stored = u64::try_from(scene.stored().await? - stored)?;
+    let took = began.elapsed();
+    let published = made(scene) - published;
+    let of_trial = scene.end_of_flow().await?;
+    scene.wait_all_stored(&of_trial).await?;
+    say(format_args!(
+        "soak: {published} events were published and {stored} stored in {took:.1?}"
+    ));
+    scene.more = of_trial;
+    Ok(stored * 1_000 / u64::try_from(took.as_millis())?)
 }
 
 /// One random fault, begun and ended; how many redeliveries a dead worker had seen.

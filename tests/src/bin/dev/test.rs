@@ -18,6 +18,14 @@ use crate::services::built;
 
 /// The worker under test has failpoints; no other build has.
 const FEATURES: [&str; 2] = ["--features", "ingest-worker/failpoints"];
+/// The suite is built as this program is: for debugging, or for a release, then only what is asked for, as each
+/// program takes a while.
+const PROFILE: &str = if cfg!(debug_assertions) { "dev" } else { "release" };
+const TARGETS: &[&str] = if cfg!(debug_assertions) {
+    &["--bins", "--tests"]
+} else {
+    &["--bins"]
+};
 
 pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
     let mut interrupt = Interrupt::listen()?;
@@ -25,7 +33,8 @@ pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
     let built = cargo(
         &mut interrupt,
         Command::new("cargo")
-            .args(["build", "--workspace", "--bins", "--tests"])
+            .args(["build", "--workspace", "--profile", PROFILE])
+            .args(TARGETS)
             .args(FEATURES),
     )
     .await?;
@@ -81,7 +90,7 @@ impl Suite {
     async fn run(&self, interrupt: &mut Interrupt, arguments: &[String]) -> Result<Ended> {
         let mut command = Command::new("cargo");
         command
-            .args(["test", "--workspace"])
+            .args(["test", "--workspace", "--profile", PROFILE])
             .args(FEATURES)
             .args(arguments);
         command
