@@ -52,6 +52,12 @@ impl ProcessId {
         })
     }
 
+    /// A child of this number that nobody has waited for. It may have ended.
+    pub fn of_child(pid: i32) -> Option<Self> {
+        let started = Stat::read(pid)?.started;
+        Some(Self { pid, started })
+    }
+
     /// This process.
     pub fn current() -> Option<Self> {
         Self::find(Pid::this().as_raw())

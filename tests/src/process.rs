@@ -99,11 +99,9 @@ impl Service {
             .with_context(|| format!("running {}", binary.display()))?;
         let process = child
             .id()
-            .and_then(|id| ProcessId::find(i32::try_from(id).ok()?))
-            .with_context(|| {
-                let said = fs::read_to_string(log).unwrap_or_default();
-                format!("{} ended at once, it said:\n  {said}", binary.display())
-            })?;
+            // On a busy machine, one that refuses its settings has ended by now.
+            .and_then(|id| ProcessId::of_child(i32::try_from(id).ok()?))
+            .with_context(|| format!("{} has no entry in /proc", binary.display()))?;
         let record = Record::write(process)?;
         Ok(Self {
             child,
@@ -191,13 +189,16 @@ impl Service {
         self.process.signal(Signal::SIGCONT);
     }
 
-    /// A metric as it is now: the sum over its labels; 0 while there is none.
+    /// A metric as it is now: the sum over its labels, or that of one series if `name` has labels; 0 while there
+    /// is none.
     pub async fn metric(&self, name: &str) -> Result<f64> {
         let text = reqwest::get(self.url("/metrics")).await?.text().await?;
         let samples = text.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             let (found, _) = series.split_once('{').unwrap_or((series, ""));
-            (found == name).then(|| value.parse::<f64>().ok()).flatten()
+            (found == name || series == name)
+                .then(|| value.parse::<f64>().ok())
+                .flatten()
         });
         Ok(samples.sum())
     }

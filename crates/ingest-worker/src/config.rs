@@ -194,9 +194,6 @@ const WRITER_SESSION: &[(&str, &str)] = &[
     ("synchronous_commit", "on"),
     ("default_transaction_isolation", "read\\ committed"),
     ("idle_in_transaction_session_timeout", "30s"),
-    ("tcp_keepalives_idle", "10"),
-    ("tcp_keepalives_interval", "5"),
-    ("tcp_keepalives_count", "3"),
     // A statement that waits for a lock does not notice otherwise that its client is gone.
     ("client_connection_check_interval", "5s"),
     ("timezone", "UTC"),
@@ -205,14 +202,8 @@ const WRITER_SESSION: &[(&str, &str)] = &[
 ];
 
 /// Settings of a session that maintains. It holds a lock that others wait for: if its machine vanishes, the
-/// server must notice.
-const OWNER_SESSION: &[(&str, &str)] = &[
-    ("tcp_keepalives_idle", "10"),
-    ("tcp_keepalives_interval", "5"),
-    ("tcp_keepalives_count", "3"),
-    ("client_connection_check_interval", "10s"),
-    ("jit", "off"),
-];
+/// server must notice, while it runs a statement too.
+const OWNER_SESSION: &[(&str, &str)] = &[("client_connection_check_interval", "10s"), ("jit", "off")];
 
 fn database(settings: &Settings, key: &str) -> Result<Database, SettingsError> {
     let url: String = settings.required(key)?;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::amqp::Consumer;
 use crate::batch::{Arrival, Message};
 use crate::brake::Brake;
+use crate::failpoint::{self, Point};
 use crate::ledger::Ledger;
 use crate::metrics;
 
@@ -41,6 +42,10 @@ pub async fn run(
         }
         if let Some(last) = deliveries.last() {
             ledger.arrived(last.tag, arrived_after);
+        }
+        if failpoint::loses(Point::HandOver) {
+            deliveries.clear();
+            continue;
         }
         let mut parts: Vec<Vec<Arrival>> = lanes.iter().map(|_| Vec::new()).collect();
         let (read, mut malformed) = (deliveries.len() as u64, 0);

@@ -5,7 +5,8 @@
 //!
 //! - `FAILPOINTS` names what happens where: `before_commit=abort@3` ends the process when the third batch
 //!   is about to commit. `pause` in place of `abort` holds that lane for ever, `pause:500` for 500 ms.
-//!   `@1` may be left out; several are separated by commas.
+//!   `@1` may be left out; several are separated by commas. `hand_over=lose@2` forgets what a consumer has
+//!   received at the second time.
 //! - `BROKEN_RULE` names a rule of the worker that it then does not keep.
 
 /// A moment in the life of a batch.
@@ -17,6 +18,8 @@ pub enum Point {
     BeforeAck,
     /// The batch is acknowledged as far as the watermark allows: `after_ack`.
     AfterAck,
+    /// Deliveries are received, no lane has them: `hand_over`, where they can be lost and nothing else.
+    HandOver,
 }
 
 /// A rule that makes the promise hold.
@@ -45,6 +48,11 @@ mod imp {
     /// Nothing happens.
     pub async fn reach(_: Point) {}
 
+    /// Nothing is lost.
+    pub const fn loses(_: Point) -> bool {
+        false
+    }
+
     /// Every rule is kept.
     pub const fn is_broken(_: Rule) -> bool {
         false
@@ -63,6 +71,7 @@ mod imp {
     enum Action {
         Abort,
         Pause(Option<Duration>),
+        Lose,
     }
 
     #[derive(Debug)]
@@ -86,11 +95,13 @@ mod imp {
                 "before_commit" => Point::BeforeCommit,
                 "before_ack" => Point::BeforeAck,
                 "after_ack" => Point::AfterAck,
+                "hand_over" if action == "lose" => Point::HandOver,
                 _ => return None,
             },
             action: match action.split_once(':') {
                 None if action == "abort" => Action::Abort,
                 None if action == "pause" => Action::Pause(None),
+                None if action == "lose" && point == "hand_over" => Action::Lose,
                 Some(("pause", millis)) => Action::Pause(Some(Duration::from_millis(millis.parse().ok()?))),
                 _ => return None,
             },
@@ -136,22 +147,39 @@ mod imp {
         Ok(())
     }
 
-    /// Does what is asked for at this moment.
-    pub async fn reach(point: Point) {
-        for failpoint in points().unwrap_or_default().iter().filter(|f| f.point == point) {
+    /// What happens at this moment.
+    fn due(point: Point) -> impl Iterator<Item = &'static Action> {
+        let here = points()
+            .unwrap_or_default()
+            .iter()
+            .filter(move |f| f.point == point);
+        here.filter_map(move |failpoint| {
             let hits_left = failpoint
                 .hits_left
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |hits| hits.checked_sub(1));
             if hits_left != Ok(1) {
-                continue;
+                return None;
             }
             tracing::warn!(?point, action = ?failpoint.action, "failpoint reached");
-            match failpoint.action {
+            Some(&failpoint.action)
+        })
+    }
+
+    /// Does what is asked for at this moment.
+    pub async fn reach(point: Point) {
+        for action in due(point) {
+            match action {
                 Action::Abort => std::process::abort(),
                 Action::Pause(None) => std::future::pending().await,
-                Action::Pause(Some(time)) => tokio::time::sleep(time).await,
+                Action::Pause(Some(time)) => tokio::time::sleep(*time).await,
+                Action::Lose => {}
             }
         }
+    }
+
+    /// Whether what is at hand at this moment is to be lost.
+    pub fn loses(point: Point) -> bool {
+        due(point).any(|action| *action == Action::Lose)
     }
 
     /// Whether this rule is to be broken.
@@ -165,7 +193,8 @@ mod imp {
 
         #[test]
         fn reads_points_with_action_and_hit() {
-            let points = parse("before_commit=abort@3, before_ack=pause,after_ack=pause:20").unwrap();
+            let points =
+                parse("before_commit=abort@3, before_ack=pause,after_ack=pause:20,hand_over=lose@2").unwrap();
             let read: Vec<_> = points
                 .iter()
                 .map(|f| (f.point, &f.action, f.hits_left.load(Ordering::Relaxed)))
@@ -176,7 +205,8 @@ mod imp {
                 [
                     (Point::BeforeCommit, &Action::Abort, 3),
                     (Point::BeforeAck, &Action::Pause(None), 1),
-                    (Point::AfterAck, &soon, 1)
+                    (Point::AfterAck, &soon, 1),
+                    (Point::HandOver, &Action::Lose, 2)
                 ]
             );
             for text in [
@@ -184,6 +214,8 @@ mod imp {
                 "never=abort",
                 "before_ack=jump",
                 "before_ack=abort@0",
+                "before_ack=lose",
+                "hand_over=abort",
             ] {
                 assert!(parse(text).is_none(), "{text}");
             }
@@ -191,4 +223,4 @@ mod imp {
     }
 }
 
-pub use imp::{check, is_broken, reach};
+pub use imp::{check, is_broken, loses, reach};

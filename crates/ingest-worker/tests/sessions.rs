@@ -5,9 +5,14 @@
 
 mod scripted;
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ingest_worker::amqp::{Address, BrokerError, Consumer, NotOpened, Session};
+use ingest_worker::ledger::Ledger;
+use ingest_worker::progress::{Alarm, Limits, Progress};
+use ingest_worker::report::{Knowledge, watch_queue};
 use scripted::{Act, Broker, CANCEL, CHANNEL_CLOSE, CHANNEL_OPEN, CONSUME};
 
 async fn open(broker: &Broker) -> Result<(Session, Vec<Consumer>), NotOpened> {
@@ -60,6 +65,45 @@ async fn a_silent_broker_is_dead_after_two_heartbeats() {
     for time in futures_util::future::join_all(times).await {
         assert!(time > Duration::from_secs(10), "{time:?}: a heartbeat is 10 s");
         assert!(time < Duration::from_secs(35), "{time:?}");
+    }
+}
+
+/// The broker notices a dead client by them as well, and gives what it held to others: it offers 60 s.
+#[tokio::test]
+async fn heartbeats_are_10_seconds_apart() {
+    let broker = Broker::play(Act::Deliver).await;
+    let _held = open(&broker).await.unwrap();
+    assert_eq!(broker.heartbeat.load(Ordering::Relaxed), 10);
+}
+
+/// With messages ready and none delivered, the generation is to end; not while it holds some itself.
+#[tokio::test]
+async fn a_consumer_that_the_broker_forgot_is_noticed() {
+    let broker = Broker::play(Act::Forget).await;
+    let (session, _consumers) = open(&broker).await.unwrap();
+    let (knowledge, progress) = (Arc::new(Knowledge::default()), Arc::new(Progress::default()));
+    let ledger = Arc::new(Ledger::default());
+    knowledge.begin_generation(vec![Arc::clone(&ledger)]);
+    let watch = watch_queue(Arc::new(session), Arc::clone(&knowledge), Arc::clone(&progress));
+    let limits = Limits {
+        max_hold: Duration::from_secs(600),
+        stall: Duration::from_secs(600),
+    };
+    let in_a_while = || Instant::now() + Duration::from_secs(61);
+    let becomes = async |alarm: Option<Alarm>| {
+        while progress.alarm(in_a_while(), None, limits) != alarm {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let noticed = async {
+        becomes(Some(Alarm::Starved)).await;
+        assert_eq!(progress.alarm(Instant::now(), None, limits), None);
+        ledger.arrived(1, Instant::now());
+        becomes(None).await;
+    };
+    tokio::select! {
+        () = watch => panic!("the session died"),
+        noticed = tokio::time::timeout(Duration::from_secs(20), noticed) => noticed.unwrap(),
     }
 }
 

@@ -15,6 +15,7 @@ mod failpoints;
 mod formats;
 mod freshness;
 mod import;
+mod keepalive;
 mod main_path;
 mod maintenance;
 mod migrations;

@@ -1,5 +1,5 @@
 //! TLS to both servers, with certificates made here: the right CA works; another CA and another host are
-//! refused, and the worker says so.
+//! refused, and the worker says so, and `collect`, which reaches the broker in a way of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,15 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::generator::{Generator, Shape};
 use e2e::ports;
 use e2e::process::{self, Service};
-use e2e::publisher::{Publisher, unique_queue};
+use e2e::publisher::{Publisher, Queues, unique_queue};
 use e2e::servers::{Edition, Postgres, Profile, RabbitMq, place};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::platform::setting;
+
+const NO_EVENT: &[u8] = b"{\"no\":\"event\"}";
 
 /// A folder with a CA's certificate, another CA's, and a server's, which is for `localhost` only.
 struct Certificates(PathBuf);
@@ -79,15 +81,27 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn launch(&self) -> Result<Service> {
-        let environment = [
-            ("DATABASE_URL", &*self.database),
+    fn environment(&self) -> [(&str, &str); 5] {
+        [
+            ("DATABASE_URL", &self.database),
             ("RABBITMQ_URL", &self.broker),
             ("RABBITMQ_CA_FILE", &self.ca_file),
             ("QUEUE_NAME", self.queue),
             ("MAINTENANCE_ENABLED", "false"),
-        ];
-        Service::launch(self.binary, &environment, &self.log)
+        ]
+    }
+
+    fn launch(&self) -> Result<Service> {
+        Service::launch(self.binary, &self.environment(), &self.log)
+    }
+
+    /// Runs `collect` to its end; what it said.
+    async fn collect(&self) -> Result<(String, String)> {
+        let environment = self.environment();
+        let run = process::run(self.binary, &["collect"], &environment);
+        tokio::time::timeout(Duration::from_secs(20), run)
+            .await
+            .context("it does not end")?
     }
 
     /// It does not get ready, and says why.
@@ -217,6 +231,40 @@ async fn check(
     worker(right.clone(), broker("127.0.0.1"), "ca.pem")
         .is_refused("broker", "not valid for name")
         .await?;
+
+    let dead_letter = format!("{queue}.dead-letter");
+    let queues = Queues::connect(&rabbitmq.url()).await?;
+    let given_up = Publisher::connect(&rabbitmq.url(), &dead_letter).await?;
+    given_up.publish([NO_EVENT]).await?;
+    queues
+        .wait_ready(&dead_letter, 1, Duration::from_secs(20))
+        .await?;
+    let plain = format!("amqps://guest:guest@localhost:{}/%2f", rabbitmq.port());
+    for (broker, ca, because) in [
+        (broker("localhost"), "other-ca.pem", "UnknownIssuer"),
+        (broker("127.0.0.1"), "ca.pem", "not valid for name"),
+        (plain, "ca.pem", "corrupt message"),
+    ] {
+        let refused = worker(right.clone(), broker, ca).collect().await;
+        let said = refused.err().context("it collected")?.to_string();
+        ensure!(
+            said.contains("exit status: 1") && said.contains(&dead_letter) && said.contains(because),
+            "not {because}: {said}"
+        );
+    }
+    ensure!(
+        queues.ready(&dead_letter).await? == Some(1),
+        "it took the message"
+    );
+    let (said, _) = good.collect().await?;
+    ensure!(said.contains("dead letters: 1"), "{said}");
+    let letters = "SELECT count(*) FROM dead_letters WHERE body = $1 AND queue = $2";
+    let kept: i64 = owner.query_one(letters, &[&NO_EVENT, &dead_letter]).await?.get(0);
+    ensure!(kept == 1, "{kept} dead letters");
+    ensure!(
+        queues.ready(&dead_letter).await? == Some(0),
+        "the message is left"
+    );
 
     // A file without a certificate is found before anything is tried.
     let mut stopped = worker(right, broker("localhost"), "no-ca.pem").launch()?;

@@ -23,11 +23,14 @@ crate::in_both_flavors!(
     one_to_eight_to_one_and_a_rolling_restart,
     a_large_backlog_in_128_mib,
     clock_an_hour_ahead_and_behind,
+    lost_between_consumer_and_lane,
 );
 
 pub(crate) const REDELIVERED: &str = "usage_ingest_deliveries_redelivered_total";
 pub(crate) const DUPLICATES: &str = "usage_ingest_events_duplicate_total";
 pub(crate) const RETRIED: &str = "usage_ingest_batches_retried_total";
+/// Sessions that the watchdog ended.
+const STALLED: &str = "usage_ingest_sessions_given_up_total{kind=\"stalled\"}";
 pub(crate) const CONNECTIONS: &str = "usage_ingest_broker_connections_total";
 
 async fn kill_9_mid_batch(flavor: Flavor) -> Result<()> {
@@ -267,5 +270,47 @@ async fn clock_an_hour_ahead_and_behind(flavor: Flavor) -> Result<()> {
             .add("a worker whose clock is off", f64::from(u8::from(is_off)));
     }
     scene.recovered().await?;
+    scene.verdict().await
+}
+
+/// Deliveries that the client loses pin the watermark of their channel, and nobody works on them. The watchdog ends
+/// the session, and they come again with all that could not be acknowledged behind them.
+async fn lost_between_consumer_and_lane(flavor: Flavor) -> Result<()> {
+    let mut scene = Scene::calm(flavor, "deliveries lost by the client").await?;
+    let settings = [
+        ("FAILPOINTS", "hand_over=lose@3"),
+        ("BATCH_DEADLINE_SECONDS", "5"),
+    ];
+    scene.start_worker(&settings).await?;
+    let events = scene.events(3_000);
+    let publisher = scene.publisher().await?;
+    publisher.publish(events.iter().map(|event| &event.body)).await?;
+    scene.more.events.extend(events);
+    // The deadline of a batch and the time for a new connection, in which nothing must move.
+    let patience = Duration::from_secs(95 + 30);
+    let began = Instant::now();
+    let mut lost = 0;
+    while scene.metric(STALLED).await? == 0.0 {
+        lost = 3_000 - scene.stored().await?;
+        ensure!(
+            began.elapsed() < patience,
+            "{lost} deliveries are lost, and nobody notices; {}",
+            scene.log_tails()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ensure!(
+        began.elapsed() > Duration::from_secs(90),
+        "given up after {:?} already",
+        began.elapsed()
+    );
+    scene
+        .proof
+        .add("events nobody worked on", f64::from(i32::try_from(lost)?));
+    scene.recovered().await?;
+    let redelivered = scene.metric(REDELIVERED).await?;
+    scene.proof.add("deliveries that came again", redelivered);
+    let generations = scene.metric(CONNECTIONS).await? - 1.0;
+    scene.proof.add("sessions made anew", generations);
     scene.verdict().await
 }

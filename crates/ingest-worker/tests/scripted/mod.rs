@@ -2,6 +2,7 @@
 //! on a bad day.
 
 use std::io;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(crate) enum Act {
     Silence,
     /// Deliveries 1, 2 and 3.
     Deliver,
+    /// Messages are ready, and none is delivered: the consumer is forgotten.
+    Forget,
     /// No answer to this method, ever, from the start.
     Ignore(Method),
     /// Not even a greeting.
@@ -57,6 +60,8 @@ pub(crate) struct Broker {
     pub(crate) port: u16,
     /// Acknowledgements: tag, and whether for all up to it.
     pub(crate) acks: Arc<Mutex<Vec<(u64, bool)>>>,
+    /// Seconds between heartbeats that the client has chosen.
+    pub(crate) heartbeat: Arc<AtomicU16>,
     script: JoinHandle<()>,
 }
 
@@ -66,12 +71,25 @@ impl Broker {
         let port = listener.local_addr().unwrap().port();
         let acks = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&acks);
+        let heartbeat = Arc::default();
+        let chosen = Arc::clone(&heartbeat);
         let script = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             // The client may hang up at any point.
-            let _ = Player { stream, act, noted }.play().await;
+            let player = Player {
+                stream,
+                act,
+                noted,
+                chosen,
+            };
+            let _ = player.play().await;
         });
-        Self { port, acks, script }
+        Self {
+            port,
+            acks,
+            heartbeat,
+            script,
+        }
     }
 
     /// Returns once the client is gone, or has said goodbye.
@@ -88,6 +106,7 @@ struct Player {
     stream: TcpStream,
     act: Act,
     noted: Arc<Mutex<Vec<(u64, bool)>>>,
+    chosen: Arc<AtomicU16>,
 }
 
 struct Frame {
@@ -153,9 +172,11 @@ impl Player {
         let start = [vec![0, 9, 0, 0, 0, 0], long("PLAIN"), long("en_US")].concat();
         self.send(0, (10, 10), &start).await?;
         self.receive().await?;
-        // channel_max, frame_max, heartbeat
-        self.send(0, (10, 30), &[0, 0, 0, 2, 0, 0, 0, 10]).await?;
-        self.receive().await?;
+        // channel_max, frame_max, and RabbitMQ's default heartbeat
+        self.send(0, (10, 30), &[0, 0, 0, 2, 0, 0, 0, 60]).await?;
+        let tuned = self.receive().await?.payload;
+        self.chosen
+            .store(u16::from_be_bytes([tuned[10], tuned[11]]), Ordering::Relaxed);
         self.receive().await?;
         self.send(0, (10, 41), &short("")).await?;
         let mut consumers = 0;
@@ -174,7 +195,8 @@ impl Player {
             match method {
                 CHANNEL_OPEN => self.send(channel, (20, 11), &long("")).await?,
                 (50, 10) => {
-                    let answer = [short("q"), vec![0; 8]].concat();
+                    let ready = u8::from(self.act == Act::Forget);
+                    let answer = [short("q"), vec![0, 0, 0, ready], vec![0; 4]].concat();
                     self.send(channel, (50, 11), &answer).await?;
                 }
                 (60, 10) => self.send(channel, (60, 11), &[]).await?,
@@ -209,7 +231,7 @@ impl Player {
         // The client has its session by then.
         tokio::time::sleep(Duration::from_millis(100)).await;
         match self.act {
-            Act::Ignore(_) | Act::BlackHole => Ok(()),
+            Act::Ignore(_) | Act::BlackHole | Act::Forget => Ok(()),
             Act::Garbage => self.stream.write_all(&[0xff; 64]).await,
             Act::WrongEnd => {
                 self.stream

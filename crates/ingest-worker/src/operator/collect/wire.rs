@@ -67,16 +67,25 @@ pub(super) enum WireError {
 }
 
 impl WireError {
-    /// Whether it ends by itself; a queue that is not there, or a password that is wrong, does not.
+    /// Whether it ends by itself; a queue that is not there, a password that is wrong, or a certificate that is
+    /// not to be trusted, does not.
     pub(super) fn passes(&self) -> bool {
-        !matches!(
-            self,
-            Self::Closed {
-                code: 402..=406 | 530,
-                ..
-            } | Self::Protocol(_)
-        )
+        match self {
+            Self::Io(error) => !is_refused_by_tls(error),
+            Self::Deadline => true,
+            Self::Closed { code, .. } => !matches!(code, 402..=406 | 530),
+            Self::Protocol(_) => false,
+        }
     }
+}
+
+/// Whether the peer has no certificate that we trust, or speaks no TLS.
+fn is_refused_by_tls(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(
+        inner,
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidMessage(_))
+    )
 }
 
 /// A message that was fetched and not yet acknowledged.
