@@ -152,7 +152,7 @@ async fn recompression_gives_way_to_a_batch(flavor: Flavor) -> Result<()> {
         Err(error) => format!("{error:#}"),
     };
     ensure!(
-        said.contains("canceling statement due to lock timeout"),
+        said.contains("columnstore: the database refused: canceling statement due to lock timeout"),
         "recompression did not leave the chunk to the batch: {said}"
     );
     batch.batch_execute("ROLLBACK").await?;
