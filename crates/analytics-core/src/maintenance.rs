@@ -85,7 +85,8 @@ SELECT
 
 /// What only the timescaledb flavor does.
 pub mod timescaledb {
-    /// Recompression of chunks that late rows have reached, without holding writers back for seconds.
+    /// Recompression takes its whole lock before it moves a row, or not at all. Otherwise it and a batch can
+    /// wait for each other, for 5 s per chunk and in vain.
     pub const SESSION: &str =
         "-- maintenance_session\nSET timescaledb.enable_exclusive_locking_recompression = on";
 

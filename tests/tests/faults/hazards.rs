@@ -14,6 +14,7 @@ crate::in_both_flavors!(;
     once: ;
     slow: an_interrupted_detach_is_finished,
     events_ahead_and_a_watermark_ahead,
+    recompression_gives_way_to_a_batch,
     recompression_under_late_writes,
 );
 
@@ -102,6 +103,64 @@ async fn events_ahead_and_a_watermark_ahead(flavor: Flavor) -> Result<()> {
     scene.proof.add("watermark ahead of the clock", is_ahead as f64);
     tokio::time::sleep(Duration::from_secs(2)).await;
     scene.recovered().await?;
+    scene.verdict().await
+}
+
+/// Without the exclusive lock it would move rows first, and then wait 5 s for the batch to end, which waits
+/// for those rows: no deadlock detection sees that.
+async fn recompression_gives_way_to_a_batch(flavor: Flavor) -> Result<()> {
+    if flavor == Flavor::Postgres {
+        return Ok(());
+    }
+    let mut scene = Scene::calm(flavor, "recompression and a batch").await?;
+    scene.start_worker(&[("MAINTENANCE_ENABLED", "false")]).await?;
+    let day = time::OffsetDateTime::now_utc().replace_time(time::Time::MIDNIGHT) - time::Duration::days(3);
+    let mut generator = e2e::generator::Generator::new(&e2e::generator::Shape {
+        seed: scene.seed(),
+        organizations: 3,
+        start: day,
+        end: day + time::Duration::DAY,
+    });
+    let publisher = scene.publisher().await?;
+    let mut publish = async |scene: &mut Scene| -> Result<()> {
+        let events: Vec<_> = generator.by_ref().take(300).collect();
+        publisher.publish(events.iter().map(|event| &event.body)).await?;
+        scene.more.events.extend(events);
+        scene
+            .wait_stored_at_least(i64::try_from(scene.more.events.len())?)
+            .await
+    };
+    publish(&mut scene).await?;
+    scene.maintain().await?;
+    publish(&mut scene).await?;
+    let late = "SELECT count(*) FROM _timescaledb_catalog.chunk WHERE compressed_chunk_id IS NOT NULL AND status & 8 = 8";
+    let reached = scene.count(late).await?;
+    scene
+        .proof
+        .add("compressed chunks that late rows had reached", reached as f64);
+
+    let url = scene.owner_url();
+    let batch = connect(&url).await?;
+    batch
+        .batch_execute(
+            "BEGIN; CREATE TEMP TABLE late ON COMMIT DROP AS SELECT * FROM usage_events LIMIT 1; \
+             UPDATE late SET event_id = gen_random_uuid(); INSERT INTO usage_events SELECT * FROM late",
+        )
+        .await?;
+    let said = match scene.maintain().await {
+        Ok(said) => said,
+        Err(error) => format!("{error:#}"),
+    };
+    ensure!(
+        said.contains("columnstore: the database refused: canceling statement due to lock timeout"),
+        "recompression did not leave the chunk to the batch: {said}"
+    );
+    batch.batch_execute("ROLLBACK").await?;
+    scene.maintain().await?;
+    ensure!(
+        scene.count(late).await? == 0,
+        "late rows are not in the columnstore"
+    );
     scene.verdict().await
 }
 
