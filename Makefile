@@ -2,7 +2,8 @@
 #
 # They need cargo; PostgreSQL and RabbitMQ come from the distribution's packages and are installed when
 # they are missing. Servers are private: own ports, own data, nothing that runs already is touched.
-# PLAIN=1 leaves TimescaleDB out where it is installed.
+# PLAIN=1 leaves TimescaleDB out where it is installed; `make test APACHE=1` tests the postgres flavor on its Apache
+# edition.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -42,7 +43,7 @@ demo: packages ## Everything at work: servers, services, a month of usage, answe
 # Built as a whole first, so that the suite's own build finds everything compiled with the same features.
 test: packages ## All tests, on real servers, in both flavors where the server has TimescaleDB
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
-	@$(TARGET)/debug/dev test
+	@$(TARGET)/debug/dev test $(if $(APACHE),--apache)
 
 test-faults: packages ## The whole fault matrix, one fault after the other: about an hour (`make test` has a quick part)
 	@deploy/local/install-packages.sh faults

@@ -297,6 +297,18 @@ impl Scene {
         Generator::new(&shape).take(count).collect()
     }
 
+    /// An event of this moment.
+    pub(crate) fn event_now(&mut self) -> Event {
+        let now = OffsetDateTime::now_utc();
+        let shape = Shape {
+            seed: self.random.below(u64::MAX),
+            organizations: 8,
+            start: now - time::Duration::minutes(1),
+            end: now,
+        };
+        Generator::new(&shape).at(now)
+    }
+
     /// The fault is over: an event that is published now must be stored soon.
     pub(crate) async fn recovered(&mut self) -> Result<()> {
         self.recovered_within(RECOVERY).await

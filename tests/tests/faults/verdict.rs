@@ -119,9 +119,10 @@ impl Scene {
         Client::new(&self.api.url("/"), &Claims::system_admin(), SECRET)
     }
 
-    /// An event that is published now is soon in the answers.
+    /// An event that happens now is soon in the answers. One of an hour that ended a while ago may wait for a
+    /// refresh.
     async fn assert_fresh(&mut self) -> Result<Duration> {
-        let event = self.events(1).remove(0);
+        let event = self.event_now();
         let publisher = self.publisher().await?;
         let admin = self.admin()?;
         let path = format!("orgs/{}/usage", event.fact.org_id);

@@ -53,6 +53,9 @@ enum Command {
     },
     /// Build everything, start servers for the suite, run all tests, stop the servers.
     Test {
+        /// The postgres flavor on TimescaleDB's Apache edition, in place of plain PostgreSQL.
+        #[arg(long)]
+        apache: bool,
         /// Arguments for `cargo test`, after `--`.
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -67,7 +70,7 @@ async fn main() -> ExitCode {
         Command::Demo { plain } => demo::run(plain).await,
         Command::Bench => bench::run().await,
         Command::Contract { plain, command } => contract::run(&command, plain).await,
-        Command::Test { arguments } => test::run(&arguments).await,
+        Command::Test { apache, arguments } => test::run(apache, &arguments).await,
     };
     // An interrupt may have come while something was started, here or in the tests.
     let cleaned = orphans::remove_ours_as_well().await.map(|()| ExitCode::SUCCESS);

@@ -27,7 +27,7 @@ const TARGETS: &[&str] = if cfg!(debug_assertions) {
     &["--bins"]
 };
 
-pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
+pub(crate) async fn run(apache: bool, arguments: &[String]) -> Result<ExitCode> {
     let mut interrupt = Interrupt::listen()?;
     // First what fails most often, and needs no server.
     let built = cargo(
@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
     if !matches!(built, Ended::With(0)) {
         return Ok(built.exit_code());
     }
-    let Some(started) = interrupt.or(Suite::start()).await else {
+    let Some(started) = interrupt.or(Suite::start(apache)).await else {
         return Ok(interrupt::exit_code());
     };
     let suite = started?;
@@ -52,7 +52,9 @@ pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
 
 /// The servers of one run of the suite.
 struct Suite {
+    /// For the postgres flavor.
     plain: Postgres,
+    edition: Edition,
     timescale: Option<Postgres>,
     rabbitmq: RabbitMq,
     /// Of the services that the tests start.
@@ -60,12 +62,17 @@ struct Suite {
 }
 
 impl Suite {
-    async fn start() -> Result<Self> {
+    async fn start(apache: bool) -> Result<Self> {
         orphans::remove_of_the_dead().await?;
         // Two runs of the suite in one clone do not meet.
         let name = |server: &str| format!("test-{}-{server}", std::process::id());
         let (plain_name, timescale_name, rabbitmq_name) =
             (name("postgres"), name("timescaledb"), name("rabbitmq"));
+        let edition = if apache {
+            Edition::TimescaleApache
+        } else {
+            Edition::Plain
+        };
         let timescale = async {
             Ok(match Postgres::timescaledb_version() {
                 None => None,
@@ -75,12 +82,13 @@ impl Suite {
             })
         };
         let (plain, timescale, rabbitmq) = tokio::try_join!(
-            Postgres::start(&plain_name, Edition::Plain, Profile::Modest, &[]),
+            Postgres::start(&plain_name, edition, Profile::Modest, &[]),
             timescale,
             RabbitMq::start(&rabbitmq_name, &[]),
         )?;
         Ok(Self {
             plain,
+            edition,
             timescale,
             rabbitmq,
             logs: logs()?,
@@ -116,6 +124,9 @@ impl Suite {
 
     /// Said before and after the tests: a flavor that was not tested must not be overlooked.
     fn say_which_flavors(&self) {
+        if self.edition == Edition::TimescaleApache {
+            say("the postgres flavor is on TimescaleDB's Apache edition");
+        }
         if self.timescale.is_some() {
             say("flavors under test: postgres, timescaledb");
         } else {
