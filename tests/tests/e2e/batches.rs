@@ -18,6 +18,7 @@ crate::in_both_flavors!(
     deadlocks_and_serialization_failures_pass,
     a_row_is_not_condemned_for_its_sessions_past,
     of_two_with_one_key_the_one_that_can_be_stored_is,
+    sessions_keep_what_the_promise_needs,
 );
 
 fn events(seed: u64, count: usize) -> Vec<Event> {
@@ -193,5 +194,58 @@ async fn of_two_with_one_key_the_one_that_can_be_stored_is(flavor: Flavor) -> Re
     platform.wait_stored(1, 1).await?;
     let duplicates = worker.metric("usage_ingest_events_duplicate_total").await?;
     ensure!(duplicates == 1.0, "{duplicates} duplicates were counted");
+    rollups::assert_equal_raw(&platform).await
+}
+
+/// Whatever the database's own settings are: a strict isolation level ends in serialization failures, an asynchronous
+/// commit is none, and late events need any number of decompressed rows.
+async fn sessions_keep_what_the_promise_needs(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    platform.declare_queue().await?;
+    let day = OffsetDateTime::now_utc().replace_time(time::Time::MIDNIGHT) - time::Duration::days(20);
+    let shape = Shape {
+        seed: 76,
+        organizations: 2,
+        start: day,
+        end: day + time::Duration::DAY,
+    };
+    let events: Vec<Event> = Generator::new(&shape).take(900).collect();
+    let publisher = platform.publisher().await?;
+    let worker = platform.worker(&[("MAINTENANCE_ENABLED", "false")]).await?;
+    publisher
+        .publish(events[..600].iter().map(|event| &event.body))
+        .await?;
+    platform.wait_stored(600, 0).await?;
+    drop(worker);
+    platform.maintain().await?;
+
+    let limit = match flavor {
+        Flavor::Postgres => "",
+        Flavor::TimescaleDb => {
+            "EXECUTE format('ALTER DATABASE %I SET timescaledb.max_tuples_decompressed_per_dml_transaction = 1', \
+             current_database());"
+        }
+    };
+    let settings = format!(
+        "DO $$ BEGIN
+             EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database());
+             EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database());
+             {limit}
+         END $$"
+    );
+    platform.owner.batch_execute(&settings).await?;
+    let body = "IF current_setting('transaction_isolation') <> 'read committed'
+            OR current_setting('synchronous_commit') <> 'on' THEN
+            RAISE EXCEPTION 'as the database has it';
+        END IF;";
+    before_inserts(&platform, body).await?;
+    let worker = platform.worker(&[("MAINTENANCE_ENABLED", "false")]).await?;
+    // Those that are stored already are looked for in the columnstore.
+    publisher.publish(events.iter().map(|event| &event.body)).await?;
+    platform.wait_stored(900, 0).await?;
+    let duplicates = worker.metric("usage_ingest_events_duplicate_total").await?;
+    ensure!(duplicates == 600.0, "{duplicates} duplicates were counted");
+    drop(worker);
+    platform.maintain().await?;
     rollups::assert_equal_raw(&platform).await
 }
