@@ -13,6 +13,7 @@ crate::in_both_flavors!(
     retention_drops_raw_events_and_no_rollup,
     the_worker_maintains_by_itself,
     the_audit_finds_rows_that_went_in_past_the_triggers,
+    a_member_of_the_owner_maintains,
 );
 
 fn shape(seed: u64, days: i64) -> Shape {
@@ -155,4 +156,61 @@ async fn the_audit_finds_rows_that_went_in_past_the_triggers(flavor: Flavor) -> 
     let said = platform.maintain().await?;
     ensure!(said.contains("1 and 1 organizations differ"), "{said}");
     Ok(())
+}
+
+/// Refreshing, compressing and dropping are the owner's alone: a login of its own, without rights, becomes the owner for
+/// it.
+async fn a_member_of_the_owner_maintains(flavor: Flavor) -> Result<()> {
+    let platform = Platform::bare(flavor).await?;
+    let (owner, login) = (platform.role("owner"), platform.role("maintainer"));
+    let roles = format!(
+        "CREATE ROLE {owner} LOGIN; CREATE ROLE {login} LOGIN NOINHERIT IN ROLE {owner};
+         DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO {owner}', current_database()); END $$"
+    );
+    platform.owner.batch_execute(&roles).await?;
+    let url = platform.url_of("owner")?;
+    platform.migrate(&[("DATABASE_URL", &url)]).await?;
+    let _worker = platform.worker(&[("MAINTENANCE_ENABLED", "false")]).await?;
+    let events: Vec<Event> = Generator::new(&shape(44, 30)).take(500).collect();
+    let publisher = platform.publisher().await?;
+    publisher.publish(events.iter().map(|event| &event.body)).await?;
+    platform.wait_stored(500, 0).await?;
+    let url = platform.url_of("maintainer")?;
+    let settings = [("DATABASE_URL", &*url), ("RAW_RETENTION_DAYS", "15")];
+    platform.command(&["maintain"], &settings).await?;
+    let left = platform.count("SELECT count(*) FROM usage_events").await?;
+    ensure!((100..400).contains(&left), "{left} raw events are left of 500");
+    let counted = platform
+        .count("SELECT sum(request_count)::bigint FROM usage_daily")
+        .await?;
+    ensure!(counted == 500, "{counted} of 500 are counted");
+    Ok(())
+}
+
+/// Made inside the parent, a partition would wait for whoever reads, and all writers behind it.
+#[tokio::test]
+async fn a_partition_is_made_behind_an_open_reader() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    let day = OffsetDateTime::now_utc().date() + time::Duration::days(5);
+    let name = format!("usage_events_p{}", day.to_string().replace('-', ""));
+    platform
+        .owner
+        .batch_execute(&format!("DROP TABLE {name}"))
+        .await?;
+    let reader = e2e::servers::connect(&platform.url_of("reader")?).await?;
+    reader
+        .batch_execute("BEGIN; SELECT count(*) FROM usage_events")
+        .await?;
+    // What is past its retention is dropped in a later round: that has to wait for the reader.
+    let said = match platform.maintain().await {
+        Ok(said) => said,
+        Err(error) => format!("{error:#}"),
+    };
+    let made = platform
+        .count(&format!(
+            "SELECT count(*) FROM pg_inherits WHERE inhrelid = to_regclass('{name}')"
+        ))
+        .await?;
+    ensure!(made == 1, "{name} is no partition: {said}");
+    Ok(reader.batch_execute("COMMIT").await?)
 }
