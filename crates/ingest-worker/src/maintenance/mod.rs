@@ -22,8 +22,10 @@ use crate::config::MaintenanceConfig;
 use crate::metrics;
 use steps::Step;
 
-/// Between two rounds of what is due often; four times the last round's length if that is more.
+/// Between two rounds of what is due often, see [`pause_after`].
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
+/// The longest pause between them.
+const REFRESH_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 /// Between two rounds of the rest.
 const UPKEEP_EVERY: Duration = Duration::from_secs(180);
 /// For how long the lock is free between two rounds, so that `maintain` gets its turn.
@@ -139,7 +141,7 @@ impl Maintainer {
         if self.flavor == Flavor::Postgres && self.partition_is_missing().await? {
             let _ = self.run(Step::Partitions).await;
         }
-        let pause = REFRESH_EVERY.max(began.elapsed() * 4);
+        let pause = pause_after(began.elapsed());
         if Instant::now() >= *upkeep_at {
             for step in Step::upkeep(self.flavor) {
                 let _ = self.run(*step).await;
@@ -184,6 +186,13 @@ impl Maintainer {
         }
         done
     }
+}
+
+/// Four times the length of the round, so that rounds are no more than a fifth of the load; within limits, as a process
+/// that was stopped in the middle of one must not take it for a long one: late events and operators' commands wait
+/// for the next.
+fn pause_after(round: Duration) -> Duration {
+    (round * 4).clamp(REFRESH_EVERY, REFRESH_AT_LEAST_EVERY)
 }
 
 /// Does the maintenance until `stop`, whenever no other process does. `missing_partition` asks for
@@ -314,5 +323,17 @@ impl Turn {
     /// Lets others have theirs.
     pub(crate) async fn end(self) -> Result<(), MaintenanceError> {
         Ok(self.0.client.batch_execute(UNLOCK).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_take_a_fifth_of_the_time_within_limits() {
+        let pause = |seconds| pause_after(Duration::from_secs(seconds)).as_secs();
+        // The last one was asleep for most of it.
+        assert_eq!([0, 1, 2, 6, 90].map(pause), [5, 5, 8, 24, 30]);
     }
 }
