@@ -16,6 +16,7 @@ use analytics_core::schema::Flavor;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::MaintenanceConfig;
@@ -32,6 +33,11 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(180);
 const GAP: Duration = Duration::from_millis(200);
 /// Between two looks whether somebody else has given maintenance up.
 const LOCK_EVERY: Duration = Duration::from_secs(5);
+
+/// For how long a command asks again for what is locked, by VACUUM or a slow batch for instance.
+const LOCKED_PATIENCE: Duration = Duration::from_secs(120);
+/// Between two times that it asks; each lasts as long as a step may wait for a lock.
+const LOCKED_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
@@ -58,6 +64,12 @@ pub enum MaintenanceError {
     },
 }
 
+impl MaintenanceError {
+    fn is_locked(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+    }
+}
+
 /// Refreshing and dropping are the owner's alone, and so is changing what is stored.
 pub(crate) async fn become_owner(client: &Client) -> Result<(), tokio_postgres::Error> {
     if let Some(owner) = client.query_opt(READ_OTHER_OWNER, &[]).await? {
@@ -76,7 +88,8 @@ struct Maintainer {
     config: MaintenanceConfig,
     /// Days back from today whose audit comes next.
     audit_day: i64,
-    /// Whether nothing else waits, so that a step may take as long as it takes.
+    /// Whether nothing else waits, so that a step may take as long as it takes, and is tried again where it met a
+    /// lock.
     patient: bool,
 }
 
@@ -169,7 +182,17 @@ impl Maintainer {
 
     async fn run(&mut self, step: Step) -> Result<String, MaintenanceError> {
         let began = Instant::now();
-        let done = steps::run(self, step).await;
+        let mut done = steps::run(self, step).await;
+        // A detach that was cut short has to be finished first, so retention is left for the next round.
+        while self.patient
+            && step != Step::Retention
+            && began.elapsed() < LOCKED_PATIENCE
+            && done.as_ref().is_err_and(MaintenanceError::is_locked)
+        {
+            tracing::info!(step = step.name(), "locked; asking again");
+            tokio::time::sleep(LOCKED_PAUSE).await;
+            done = steps::run(self, step).await;
+        }
         match &done {
             Ok(said) => {
                 tracing::debug!(step = step.name(), said, "maintenance step done");
