@@ -136,11 +136,42 @@ pub async fn assert_dead_letters<'a>(
 
 /// All columns of all rollups are what the stored events add up to.
 pub async fn assert_rollups(database: &Client) -> Result<()> {
-    let by_user = "user_id, api_key_id, ";
+    let (by_user, by_model) = ("user_id, api_key_id, model_name, status", "model_name, status");
     assert_rollup(database, "usage_daily_by_user", "day", "1 day", by_user, false).await?;
-    assert_rollup(database, "usage_quarter_hourly", "bucket", "15 minutes", "", true).await?;
-    assert_rollup(database, "usage_hourly", "hour", "1 hour", "", true).await?;
-    assert_rollup(database, "usage_daily", "day", "1 day", "", true).await
+    assert_rollup(
+        database,
+        "usage_quarter_hourly",
+        "bucket",
+        "15 minutes",
+        by_model,
+        true,
+    )
+    .await?;
+    assert_rollup(database, "usage_hourly", "hour", "1 hour", by_model, true).await?;
+    assert_rollup(database, "usage_daily", "day", "1 day", by_model, true).await?;
+    // In the timescaledb flavor it has several rows for a key.
+    let sums = [
+        "request_count",
+        "total_input_tokens",
+        "total_output_tokens",
+        "total_cost_e10",
+        "latency_ms_sum",
+        "latency_count",
+    ]
+    .map(|measure| format!("sum({measure})::bigint AS {measure}"))
+    .join(", ");
+    let by_key = format!(
+        "(SELECT day, org_id, user_id, api_key_id, failed, {sums} FROM usage_daily_by_key GROUP BY 1, 2, 3, 4, 5) AS by_key"
+    );
+    assert_rollup(
+        database,
+        &by_key,
+        "day",
+        "1 day",
+        "user_id, api_key_id, failed",
+        false,
+    )
+    .await
 }
 
 async fn assert_rollup(
@@ -151,6 +182,7 @@ async fn assert_rollup(
     keys: &str,
     histogram: bool,
 ) -> Result<()> {
+    let keys_of_raw = keys.replace("failed", "status <> 'success'");
     let mut raw = String::new();
     let mut columns = String::new();
     if histogram {
@@ -164,13 +196,13 @@ async fn assert_rollup(
         raw += &format!(", count(*) FILTER (WHERE latency_ms > {below})");
     }
     let raw = format!(
-        "SELECT date_bin('{width}', time, '2000-01-01Z'), org_id, {keys}model_name, status, count(*), \
+        "SELECT date_bin('{width}', time, '2000-01-01Z'), org_id, {keys_of_raw}, count(*), \
          sum(input_tokens), sum(output_tokens), (sum(cost) * 10000000000)::bigint, \
          coalesce(sum(latency_ms), 0), count(latency_ms){raw} \
-         FROM usage_events GROUP BY date_bin('{width}', time, '2000-01-01Z'), org_id, {keys}model_name, status"
+         FROM usage_events GROUP BY date_bin('{width}', time, '2000-01-01Z'), org_id, {keys_of_raw}"
     );
     let rollup = format!(
-        "SELECT {time}, org_id, {keys}model_name, status, request_count, total_input_tokens, \
+        "SELECT {time}, org_id, {keys}, request_count, total_input_tokens, \
          total_output_tokens, total_cost_e10, latency_ms_sum, latency_count{columns} FROM {relation}"
     );
     let row = database

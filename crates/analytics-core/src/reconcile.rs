@@ -10,12 +10,21 @@ use crate::rollup::Relation;
 use crate::schema::Flavor;
 
 /// The rollups, in the order in which the triggers write them.
-pub const ROLLUPS: [Relation; 4] = [
-    Relation::DailyByUser,
-    Relation::QuarterHourly,
-    Relation::Hourly,
-    Relation::Daily,
-];
+#[must_use]
+pub fn rollups(flavor: Flavor) -> &'static [Relation] {
+    const ROLLUPS: [Relation; 5] = [
+        Relation::DailyByUser,
+        Relation::QuarterHourly,
+        Relation::Hourly,
+        Relation::Daily,
+        Relation::DailyByKey,
+    ];
+    match flavor {
+        // The one by key is a view of the one by user.
+        Flavor::TimescaleDb => &ROLLUPS[..4],
+        Flavor::Postgres => &ROLLUPS,
+    }
+}
 
 /// Begins a repair. It waits for a batch that has a row locked, but not for long.
 pub const BEGIN_REPAIR: &str = "-- begin_repair
@@ -57,7 +66,7 @@ fn measures(relation: Relation) -> Vec<(String, String)> {
         .iter()
         .map(|(name, sum)| ((*name).to_owned(), (*sum).to_owned()))
         .collect();
-    if relation == Relation::DailyByUser {
+    if matches!(relation, Relation::DailyByUser | Relation::DailyByKey) {
         return measures;
     }
     let mut condition = String::new();
@@ -78,11 +87,12 @@ fn measures(relation: Relation) -> Vec<(String, String)> {
 
 /// The key's columns in the order of the unique index, which is the order in which the triggers lock rows.
 fn key(relation: Relation) -> String {
-    let users = match relation {
-        Relation::DailyByUser => "user_id, api_key_id, ",
-        _ => "",
+    let rest = match relation {
+        Relation::DailyByUser => "user_id, api_key_id, model_name, status",
+        Relation::DailyByKey => "user_id, api_key_id, failed",
+        _ => "model_name, status",
     };
-    format!("org_id, {}, {users}model_name, status", relation.time_column())
+    format!("org_id, {}, {rest}", relation.time_column())
 }
 
 fn width(relation: Relation) -> &'static str {
@@ -105,14 +115,16 @@ fn each(measures: &[(String, String)], wrap: impl Fn(&str) -> String) -> String 
 /// Groups of raw events and rows of the rollup from `$1` to `$2`, side by side: `raw` and `kept`.
 fn side_by_side(relation: Relation, measures: &[(String, String)]) -> String {
     let (name, time, key) = (relation.name(), relation.time_column(), key(relation));
-    let raw_key = key.replacen(
-        time,
-        &format!(
-            "date_bin('{}', time, '2000-01-01 00:00Z') AS {time}",
-            width(relation)
-        ),
-        1,
-    );
+    let raw_key = key
+        .replacen(
+            time,
+            &format!(
+                "date_bin('{}', time, '2000-01-01 00:00Z') AS {time}",
+                width(relation)
+            ),
+            1,
+        )
+        .replace("failed", "status <> 'success' AS failed");
     let columns = (1..=key.split(", ").count())
         .map(|column| column.to_string())
         .collect::<Vec<_>>()
@@ -257,7 +269,7 @@ pub fn delete_empty(relation: Relation) -> String {
 mod tests {
     use super::*;
 
-    /// The triggers of V3 spell the same sums; what they have and this has not would be compared by nobody.
+    /// The triggers of the migrations spell the same sums; what they have and this has not would be compared by nobody.
     #[test]
     fn every_measure_of_the_triggers_is_compared() {
         let triggers = include_str!("../../../migrations/common/V3__triggers.sql");
@@ -269,7 +281,15 @@ mod tests {
         let (by_user, by_time) = triggers
             .split_once("CREATE FUNCTION add_to_rollup_by_time")
             .unwrap();
-        for (relation, part) in [(Relation::DailyByUser, by_user), (Relation::Hourly, by_time)] {
+        let partitions = include_str!("../../../migrations/postgres/V2__partitions.sql");
+        let (_, by_key) = partitions
+            .split_once("CREATE FUNCTION add_to_usage_daily_by_key")
+            .unwrap();
+        for (relation, part) in [
+            (Relation::DailyByUser, by_user),
+            (Relation::Hourly, by_time),
+            (Relation::DailyByKey, by_key),
+        ] {
             let names = measures(relation).into_iter().map(|(name, _)| name).collect();
             assert_eq!(added(part), names, "{relation:?}");
         }
@@ -280,7 +300,7 @@ mod tests {
 
     #[test]
     fn every_statement_begins_with_its_name() {
-        for relation in ROLLUPS {
+        for relation in rollups(Flavor::Postgres).iter().copied() {
             for statement in [
                 compare(relation, Flavor::TimescaleDb),
                 repair(relation),

@@ -20,6 +20,8 @@ pub enum Relation {
     Events,
     /// `usage_daily_by_user`: UTC day by user, key, model and status.
     DailyByUser,
+    /// `usage_daily_by_key`: UTC day by user, key and whether it failed.
+    DailyByKey,
     /// `usage_quarter_hourly`: quarter of an hour by model and status.
     QuarterHourly,
     /// `usage_hourly`: hour by model and status.
@@ -35,6 +37,7 @@ impl Relation {
         match self {
             Self::Events => "usage_events",
             Self::DailyByUser => "usage_daily_by_user",
+            Self::DailyByKey => "usage_daily_by_key",
             Self::QuarterHourly => "usage_quarter_hourly",
             Self::Hourly => "usage_hourly",
             Self::Daily => "usage_daily",
@@ -46,7 +49,7 @@ impl Relation {
     pub fn time_column(self) -> &'static str {
         match self {
             Self::Events => "time",
-            Self::DailyByUser | Self::Daily => "day",
+            Self::DailyByUser | Self::DailyByKey | Self::Daily => "day",
             Self::QuarterHourly => "bucket",
             Self::Hourly => "hour",
         }
@@ -57,7 +60,7 @@ impl Relation {
     pub fn grain(self) -> Option<Duration> {
         match self {
             Self::Events => None,
-            Self::DailyByUser | Self::Daily => Some(Duration::DAY),
+            Self::DailyByUser | Self::DailyByKey | Self::Daily => Some(Duration::DAY),
             Self::QuarterHourly => Some(Duration::minutes(15)),
             Self::Hourly => Some(Duration::HOUR),
         }
@@ -95,6 +98,8 @@ impl Kept {
 pub struct Needs {
     /// Whether users or keys take part, as a filter or as groups.
     pub users: bool,
+    /// Whether models or statuses do.
+    pub models: bool,
     /// Whether it is about one organization. Only then may raw events be read: over all organizations they
     /// would be a scan of everything.
     pub one_organization: bool,
@@ -152,10 +157,11 @@ pub fn cover(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Unanswera
 }
 
 /// The relations that know a question's dimensions, the coarsest first.
-fn relations(users: bool) -> &'static [Relation] {
-    match users {
-        true => &[Relation::DailyByUser, Relation::Events],
-        false => &[
+fn relations(needs: &Needs) -> &'static [Relation] {
+    match (needs.users, needs.models) {
+        (true, true) => &[Relation::DailyByUser, Relation::Events],
+        (true, false) => &[Relation::DailyByKey, Relation::Events],
+        (false, _) => &[
             Relation::Daily,
             Relation::Hourly,
             Relation::QuarterHourly,
@@ -177,7 +183,7 @@ fn covered(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Why> {
     if start < needs.kept.rollups_since {
         return Err(Why::RollupsGone(needs.kept.rollups_since));
     }
-    let relations = relations(needs.users);
+    let relations = relations(needs);
     // With the coarsest relation, without it, without the two coarsest, …. The first of these has the
     // fewest raw events, so what is wrong with it is wrong with all.
     let mut cheapest: Option<(i64, Vec<Segment>)> = None;
@@ -275,6 +281,7 @@ fn cost(segments: &[Segment], one_organization: bool) -> i64 {
                 Relation::Hourly => 24 * 40,
                 Relation::QuarterHourly => 96 * 40,
                 Relation::DailyByUser => 9_000,
+                Relation::DailyByKey => 4_500,
                 Relation::Events => 50_000,
             };
             PART + all_organizations * rows_a_day * range.length().whole_minutes() / (24 * 60)

@@ -83,6 +83,16 @@ async fn queries_read_rollups(flavor: Flavor) -> Result<()> {
             statement.sql()
         );
     }
+    let of_user = over_time(organization, days, &user, BucketWidth::Day, "UTC")?;
+    let read = relations(&platform, &of_user).await?;
+    let by_key = match flavor {
+        Flavor::Postgres => "usage_daily_by_key",
+        Flavor::TimescaleDb => "usage_daily_by_user",
+    };
+    ensure!(
+        read == BTreeSet::from([by_key.to_owned()]),
+        "a user's days read {read:?}"
+    );
     let with_edges = over_time(organization, odd, &all, BucketWidth::Day, "UTC")?;
     let read = relations(&platform, &with_edges).await?;
     ensure!(

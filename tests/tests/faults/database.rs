@@ -71,10 +71,12 @@ async fn table_locked_for_60_seconds(flavor: Flavor) -> Result<()> {
     lock.batch_execute("BEGIN; LOCK TABLE usage_events IN EXCLUSIVE MODE")
         .await?;
     let before = scene.stored().await?;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    // Not at a multiple of the batch's deadline of 30 s: nobody may be waiting right then.
+    tokio::time::sleep(Duration::from_secs(45)).await;
     let waiting = scene
         .count("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'usage_events'::regclass")
         .await?;
+    tokio::time::sleep(Duration::from_secs(15)).await;
     ensure!(scene.stored().await? == before, "void: the lock held nobody back");
     lock.batch_execute("ROLLBACK").await?;
     scene

@@ -168,9 +168,7 @@ enum Expression {
 
 /// Whether groups are few: models and statuses are, whoever used them are not.
 fn are_few(dimensions: &[Dimension]) -> bool {
-    dimensions
-        .iter()
-        .all(|dimension| matches!(dimension, Dimension::Model | Dimension::Status))
+    dimensions.iter().all(|dimension| dimension.is_of_models())
 }
 
 /// `GROUP BY` so many columns from a place on. By place, because a relation has a column named `bucket`.

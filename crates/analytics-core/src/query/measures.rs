@@ -168,6 +168,7 @@ pub(super) fn sums(relation: Relation, detail: Detail) -> String {
     listed(detail, |column| {
         let sum = match relation {
             Relation::Events => &column.of_events,
+            Relation::DailyByKey if column.name == "errors" => "sum(request_count) FILTER (WHERE failed)",
             _ => &column.of_rollup,
         };
         format!("{sum} AS {}", column.name)

@@ -93,9 +93,14 @@ impl Dimension {
         }
     }
 
-    /// Whether only the rollup by user, or raw events, can tell it apart.
+    /// Whether only the rollups by user and by key, or raw events, can tell it apart.
     fn is_of_users(self) -> bool {
         matches!(self, Self::User | Self::ApiKey)
+    }
+
+    /// Whether the rollup by key cannot tell it apart. Of these there are few.
+    fn is_of_models(self) -> bool {
+        matches!(self, Self::Model | Self::Status)
     }
 }
 

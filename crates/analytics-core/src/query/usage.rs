@@ -119,13 +119,21 @@ pub enum AnswerError {
 }
 
 impl Ask {
-    /// Whether the rollup by user has to answer.
+    /// Whether a rollup by user or by key has to answer.
     #[must_use]
     pub fn is_by_user(&self) -> bool {
         let filter = &self.question.filter;
         !filter.user_ids.is_empty()
             || !filter.api_key_ids.is_empty()
             || self.group_by.iter().any(|dimension| dimension.is_of_users())
+    }
+
+    /// Whether a relation that does not tell models and statuses apart cannot answer.
+    fn is_by_model(&self) -> bool {
+        let filter = &self.question.filter;
+        !filter.models.is_empty()
+            || !filter.statuses.is_empty()
+            || self.group_by.iter().any(|dimension| dimension.is_of_models())
     }
 
     /// How much is asked about latencies.
@@ -141,6 +149,7 @@ impl Ask {
     fn needs(&self, kept: Kept) -> Needs {
         Needs {
             users: self.is_by_user(),
+            models: self.is_by_model(),
             one_organization: matches!(self.question.scope, Scope::Organization(_)),
             kept,
         }

@@ -6,6 +6,7 @@ use time::macros::datetime;
 fn needs(users: bool) -> Needs {
     Needs {
         users,
+        models: true,
         one_organization: true,
         kept: Kept::EVERYTHING,
     }
@@ -43,6 +44,11 @@ fn a_month_of_utc_is_one_read_of_a_daily_rollup() {
         let month = buckets(start, end, width, "UTC");
         assert_eq!(read(&month, &needs(false)), [(Relation::Daily, start)]);
         assert_eq!(read(&month, &system(true)), [(Relation::DailyByUser, start)]);
+        let by_key = Needs {
+            models: false,
+            ..system(true)
+        };
+        assert_eq!(read(&month, &by_key), [(Relation::DailyByKey, start)]);
     }
     let by_hour = buckets(start, end, BucketWidth::Hour, "UTC");
     assert_eq!(read(&by_hour, &needs(false)), [(Relation::Hourly, start)]);
@@ -105,8 +111,8 @@ fn edges_go_to_finer_relations() {
         (Relation::QuarterHourly, datetime!(2026-11-03 0:00 UTC)),
         (Relation::Events, datetime!(2026-11-03 0:45 UTC)),
     ];
-    assert_eq!(segments(&odd, relations(false)).len(), expected.len());
-    for (segment, expected) in segments(&odd, relations(false)).iter().zip(expected) {
+    assert_eq!(segments(&odd, relations(&needs(false))).len(), expected.len());
+    for (segment, expected) in segments(&odd, relations(&needs(false))).iter().zip(expected) {
         assert_eq!((segment.relation, segment.range.start()), expected);
     }
 }
@@ -224,8 +230,14 @@ fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
     );
     let cut = (prop::sample::select(BucketWidth::EVERY.to_vec()), zones());
     let kept = (0_i64..5_000, 0_i64..400);
-    (instants, cut, any::<bool>(), any::<bool>(), kept).prop_map(
-        |((start, length, coarse), (width, zone), users, one_organization, (rollup_days, raw_days))| {
+    (instants, cut, any::<[bool; 2]>(), any::<bool>(), kept).prop_map(
+        |(
+            (start, length, coarse),
+            (width, zone),
+            [users, models],
+            one_organization,
+            (rollup_days, raw_days),
+        )| {
             let start = datetime!(2015-01-01 0:00 UTC) + Duration::seconds(start / coarse * coarse);
             let length = length.min(width.widest_days() * 86_400);
             let end = start + Duration::seconds((length / coarse).max(1) * coarse);
@@ -236,6 +248,7 @@ fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
             let rollups_since = datetime!(2010-01-01 0:00 UTC) + Duration::days(rollup_days);
             let needs = Needs {
                 users,
+                models,
                 one_organization,
                 kept: Kept {
                     rollups_since,
@@ -264,7 +277,7 @@ fn nothing_crosses(segment: &Segment, buckets: &Buckets) -> bool {
 proptest! {
     #[test]
     fn every_candidate_partitions_the_range_and_respects_the_buckets((buckets, needs) in asked()) {
-        let relations = relations(needs.users);
+        let relations = relations(&needs);
         for coarsest in 0..relations.len() {
             let segments = segments(&buckets, &relations[coarsest..]);
             let mut reached = buckets.range().start();

@@ -6,7 +6,7 @@ mod report;
 
 use analytics_core::ingest::READ_WINDOW;
 use analytics_core::maintenance::READ_FLAVOR;
-use analytics_core::reconcile::ROLLUPS;
+use analytics_core::reconcile::rollups;
 use analytics_core::rollup::Relation;
 use analytics_core::schema::Flavor;
 use clap::Args;
@@ -114,8 +114,9 @@ impl Reconciliation<'_> {
             tracing::debug!(day = %day.date(), differences = differences.len(), "day compared");
             let left = if repair && !differences.is_empty() {
                 tracing::info!(day = %day.date(), differences = differences.len(), "mending");
-                let relations: Vec<Relation> = ROLLUPS
-                    .into_iter()
+                let relations: Vec<Relation> = rollups(self.flavor)
+                    .iter()
+                    .copied()
                     .filter(|relation| differences.iter().any(|found| found.relation == *relation))
                     .collect();
                 report.mended_rows += mend::day(self.config, day, &relations, &self.stop).await?;
@@ -132,8 +133,8 @@ impl Reconciliation<'_> {
     /// All differences of a day.
     async fn compare(&mut self, day: OffsetDateTime) -> Result<Vec<Difference>, OperatorError> {
         let mut differences = Vec::new();
-        for relation in ROLLUPS {
-            differences.append(&mut compare::day(self.owner, relation, self.flavor, day).await?);
+        for relation in rollups(self.flavor) {
+            differences.append(&mut compare::day(self.owner, *relation, self.flavor, day).await?);
         }
         Ok(differences)
     }
