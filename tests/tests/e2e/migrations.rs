@@ -10,6 +10,7 @@ crate::in_both_flavors!(
     a_table_of_another_origin_is_left_alone,
     events_are_append_only,
     a_writer_may_insert_and_a_reader_may_read,
+    what_no_event_can_be_is_told_from_what_has_no_partition,
 );
 
 async fn many_pods_migrate_at_once(flavor: Flavor) -> Result<()> {
@@ -207,5 +208,45 @@ async fn a_writer_may_insert_and_a_reader_may_read(flavor: Flavor) -> Result<()>
             "{refused}: {error}"
         );
     }
+    Ok(())
+}
+
+/// The worker keeps a row as a dead letter for the first kind and waits for the second: they must not look alike.
+/// A trigger's index, or a cast in it, must never be what refuses a row: it names no column.
+async fn what_no_event_can_be_is_told_from_what_has_no_partition(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    let writer = e2e::servers::connect(&platform.url_of("writer")?).await?;
+    let insert = |time: &str, model: &str, cost: &str| {
+        format!(
+            "INSERT INTO usage_events (time, event_id, org_id, user_id, api_key_id, model_name, input_tokens, \
+             output_tokens, total_tokens, cost, status) SELECT {time}, gen_random_uuid(), gen_random_uuid(), \
+             gen_random_uuid(), gen_random_uuid(), {model}, 1, 2, 3, {cost}, 'success'"
+        )
+    };
+    let mut refused = vec![
+        (
+            insert("now()", "'m'", "'NaN'"),
+            "23514",
+            Some("usage_events_cost_in_range"),
+        ),
+        (insert("now()", "repeat('m', 6000)", "1"), "22001", None),
+    ];
+    if flavor == Flavor::Postgres {
+        refused.push((insert("now() + interval '1 year'", "'m'", "1"), "23514", None));
+        // One of those could be neither split nor detached concurrently.
+        let catching_all = platform
+            .count("SELECT count(*) FROM pg_partitioned_table WHERE partdefid <> 0")
+            .await?;
+        ensure!(catching_all == 0, "{catching_all} DEFAULT partitions");
+    }
+    for (statement, code, constraint) in refused {
+        let error = writer.batch_execute(&statement).await.unwrap_err();
+        let error = error.as_db_error().expect("the database's word");
+        ensure!(
+            (error.code().code(), error.constraint()) == (code, constraint),
+            "{statement}: {error:?}"
+        );
+    }
+    ensure!(platform.count("SELECT count(*) FROM usage_events").await? == 0);
     Ok(())
 }
