@@ -114,7 +114,7 @@ impl Scene {
         ] {
             admin.batch_execute(&statement).await?;
         }
-        let logs = std::env::temp_dir().join("usage-analytics-faults").join(&name);
+        let logs = PathBuf::from(setting("E2E_LOGS")?).join(&name);
         std::fs::create_dir_all(&logs)?;
         let owner = ground.postgres().connect(&name).await?;
         let database = Proxy::start(ground.postgres().port()).await?;
