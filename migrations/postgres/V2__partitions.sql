@@ -37,17 +37,6 @@ CREATE TABLE usage_daily_by_key (
 -- the rows.
 CREATE INDEX usage_daily_by_key_org_day ON usage_daily_by_key (org_id, day);
 COMMENT ON TABLE usage_daily_by_key IS 'Usage by UTC day, organization, user, key and whether it failed; kept by a trigger on usage_events, 13 months. Half of the rows of usage_daily_by_user or less: whoever asks for no model and no status is answered from it';
-COMMENT ON COLUMN usage_daily_by_key.day IS 'Midnight UTC that begins the day';
-COMMENT ON COLUMN usage_daily_by_key.org_id IS 'Organization';
-COMMENT ON COLUMN usage_daily_by_key.user_id IS 'User';
-COMMENT ON COLUMN usage_daily_by_key.api_key_id IS 'API key';
-COMMENT ON COLUMN usage_daily_by_key.failed IS 'Whether the status is another than success';
-COMMENT ON COLUMN usage_daily_by_key.request_count IS 'Requests';
-COMMENT ON COLUMN usage_daily_by_key.total_input_tokens IS 'Tokens of the prompts';
-COMMENT ON COLUMN usage_daily_by_key.total_output_tokens IS 'Tokens of the answers';
-COMMENT ON COLUMN usage_daily_by_key.total_cost_e10 IS 'Cost in units of 1e-10 US dollars';
-COMMENT ON COLUMN usage_daily_by_key.latency_ms_sum IS 'Sum of the latencies that were measured, milliseconds';
-COMMENT ON COLUMN usage_daily_by_key.latency_count IS 'Requests whose latency was measured';
 
 ALTER TABLE usage_quarter_hourly RENAME TO usage_quarter_hourly_shape;
 CREATE TABLE usage_quarter_hourly (LIKE usage_quarter_hourly_shape INCLUDING COMMENTS) PARTITION BY RANGE (bucket);

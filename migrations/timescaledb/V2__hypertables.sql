@@ -24,17 +24,6 @@ SELECT day, org_id, user_id, api_key_id, status <> 'success' AS failed,
     request_count, total_input_tokens, total_output_tokens, total_cost_e10, latency_ms_sum, latency_count
 FROM usage_daily_by_user;
 COMMENT ON VIEW usage_daily_by_key IS 'The rows of usage_daily_by_user for questions without models and statuses: several for each day, key and failed';
-COMMENT ON COLUMN usage_daily_by_key.day IS 'Midnight UTC that begins the day';
-COMMENT ON COLUMN usage_daily_by_key.org_id IS 'Organization';
-COMMENT ON COLUMN usage_daily_by_key.user_id IS 'User';
-COMMENT ON COLUMN usage_daily_by_key.api_key_id IS 'API key';
-COMMENT ON COLUMN usage_daily_by_key.failed IS 'Whether the status is another than success';
-COMMENT ON COLUMN usage_daily_by_key.request_count IS 'Requests';
-COMMENT ON COLUMN usage_daily_by_key.total_input_tokens IS 'Tokens of the prompts';
-COMMENT ON COLUMN usage_daily_by_key.total_output_tokens IS 'Tokens of the answers';
-COMMENT ON COLUMN usage_daily_by_key.total_cost_e10 IS 'Cost in units of 1e-10 US dollars';
-COMMENT ON COLUMN usage_daily_by_key.latency_ms_sum IS 'Sum of the latencies that were measured, milliseconds';
-COMMENT ON COLUMN usage_daily_by_key.latency_count IS 'Requests whose latency was measured';
 
 SELECT create_hypertable('usage_quarter_hourly', by_range('bucket', interval '7 days'), create_default_indexes => false);
 ALTER TABLE usage_quarter_hourly SET (

@@ -281,6 +281,7 @@ fn cost(segments: &[Segment], one_organization: bool) -> i64 {
                 Relation::Hourly => 24 * 40,
                 Relation::QuarterHourly => 96 * 40,
                 Relation::DailyByUser => 9_000,
+                // Not measured: half of that, as decisions/rollups.md has it.
                 Relation::DailyByKey => 4_500,
                 Relation::Events => 50_000,
             };
