@@ -214,3 +214,26 @@ async fn a_partition_is_made_behind_an_open_reader() -> Result<()> {
     ensure!(made == 1, "{name} is no partition: {said}");
     Ok(reader.batch_execute("COMMIT").await?)
 }
+
+/// Of every rollup, and of none that is kept: by name, as what was detached has no parent any more.
+#[tokio::test]
+async fn months_past_their_retention_are_dropped_from_every_rollup() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    let months = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname ~ '_p\\d{6}$'";
+    let before = platform.count(months).await?;
+    platform
+        .owner
+        .batch_execute("SELECT ensure_partitions((now() - interval '20 months')::date, (now() - interval '20 months')::date)")
+        .await?;
+    let rollups = platform
+        .count("SELECT count(*) FROM pg_class WHERE relkind = 'p' AND relname <> 'usage_events'")
+        .await?;
+    ensure!(platform.count(months).await? == before + rollups);
+    platform.maintain().await?;
+    let left = platform.count(months).await?;
+    ensure!(
+        left == before,
+        "{left} months are left of {before} and {rollups} expired"
+    );
+    Ok(())
+}
