@@ -1,9 +1,10 @@
 //! An independent AMQP client: publishes events as the platform's router does, and looks at queues.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
@@ -52,21 +53,22 @@ impl Publisher {
     /// Publishes every body, and returns how many once the broker has confirmed them all. A message that
     /// reaches no queue is an error.
     pub async fn publish<B: AsRef<[u8]>>(&self, bodies: impl IntoIterator<Item = B>) -> Result<usize> {
-        let mut unconfirmed = VecDeque::with_capacity(UNCONFIRMED);
+        // Side by side: each waits until it is written, by another thread.
+        let mut unconfirmed = FuturesOrdered::new();
         let mut published = 0;
         for body in bodies {
-            if unconfirmed.len() >= UNCONFIRMED
-                && let Some(oldest) = unconfirmed.pop_front()
-            {
-                confirmed(oldest).await?;
+            if unconfirmed.len() >= UNCONFIRMED {
+                unconfirmed.next().await.transpose()?;
             }
-            unconfirmed.push_back(self.send(body.as_ref(), BasicProperties::default()).await?);
+            unconfirmed.push_back(self.confirm(body));
             published += 1;
         }
-        for confirm in unconfirmed {
-            confirmed(confirm).await?;
-        }
+        while unconfirmed.next().await.transpose()?.is_some() {}
         Ok(published)
+    }
+
+    async fn confirm<B: AsRef<[u8]>>(&self, body: B) -> Result<()> {
+        self.publish_with(body.as_ref(), BasicProperties::default()).await
     }
 
     /// Publishes one body with properties of one's own, its delivery mode apart, and waits until it is

@@ -31,7 +31,7 @@ use report::{FlavorResult, Ingest, Round};
 
 /// The same for the bare consumer and the worker.
 const CONSUMERS: usize = 5;
-const PREFETCH: u16 = 8_000;
+const PREFETCH: u16 = 10_000;
 /// Of a thousand organizations nearly every event falls into a rollup group of its own: the worst case.
 const ORGANIZATIONS: usize = 1_000;
 /// One connection does not keep the broker busy.
@@ -80,7 +80,7 @@ async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
                     .questions(number_from_environment("BENCH_HISTORY", 2_000_000)?)
                     .await?
             }
-            false => Vec::new(),
+            false => questions::Questions::default(),
         };
         results.push(FlavorResult {
             flavor,
@@ -140,7 +140,7 @@ impl Bench<'_> {
     }
 
     /// What each question costs over a history of so many events.
-    async fn questions(&self, history: usize) -> Result<Vec<questions::Question>> {
+    async fn questions(&self, history: usize) -> Result<questions::Questions> {
         let queue = unique_queue("bench");
         let queues = Queues::connect(&self.rabbitmq.url()).await?;
         queues.declare_quorum(&queue, &[]).await?;
@@ -157,7 +157,11 @@ impl Bench<'_> {
         let step = Step::begin(format!("{}, every question, idle and live", self.flavor));
         let mut api = services.start_api(&[("RATE_LIMIT_PER_SECOND", "0")]).await?;
         let asked = questions::measure(&self.rabbitmq.url(), &queue, &api.url("/")).await?;
-        step.done(format_args!("{} questions", asked.len()));
+        step.done(format_args!(
+            "{} questions; {:.2} cores busy with the events that arrived",
+            asked.asked.len(),
+            asked.cores_busy_live
+        ));
         api.terminate(Duration::from_secs(15)).await?;
         worker.terminate(Duration::from_secs(15)).await?;
         Ok(asked)

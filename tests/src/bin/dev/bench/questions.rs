@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use e2e::api::Client;
 use e2e::generator::{Generator, Shape};
+use e2e::pid::ProcessId;
 use e2e::publisher::Publisher;
 use e2e::token::{Claims, SECRET};
 use serde::Serialize;
@@ -36,6 +37,15 @@ const ASKED: usize = 100;
 const PART: usize = 2_000;
 const PUBLISHERS: usize = 3;
 const SEED: u64 = 77;
+
+/// What there was to measure.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Questions {
+    /// Cores that events keep busy while they arrive and nobody asks: publisher, broker, worker and database.
+    /// A question that would have a core for itself can't be as fast live as idle if less than one is left.
+    pub(crate) cores_busy_live: f64,
+    pub(crate) asked: Vec<Question>,
+}
 
 /// What one question took.
 #[derive(Debug, Serialize)]
@@ -100,13 +110,14 @@ pub(crate) async fn publish_history(rabbitmq_url: &str, queue: &str, events: usi
 }
 
 /// Asks every question, idle and live.
-pub(crate) async fn measure(rabbitmq_url: &str, queue: &str, api_base: &str) -> Result<Vec<Question>> {
+pub(crate) async fn measure(rabbitmq_url: &str, queue: &str, api_base: &str) -> Result<Questions> {
     let client = Client::new(api_base, &Claims::system_admin(), SECRET)?;
     let questions = questions();
     let idle = ask_all(&client, &questions).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let load = tokio::spawn(load(rabbitmq_url.to_owned(), queue.to_owned(), Arc::clone(&stop)));
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let cores_busy_live = cores_busy(Duration::from_secs(5)).await?;
     let live = ask_all(&client, &questions).await?;
     stop.store(true, Ordering::Relaxed);
     load.await??;
@@ -114,7 +125,7 @@ pub(crate) async fn measure(rabbitmq_url: &str, queue: &str, api_base: &str) -> 
     tokio::time::sleep(Duration::from_secs(10)).await;
     let idle_after = ask_all(&client, &questions).await?;
     let spreads = idle.into_iter().zip(live).zip(idle_after);
-    Ok(questions
+    let asked = questions
         .into_iter()
         .zip(spreads)
         .map(|(asked, ((idle, live), idle_after))| Question {
@@ -124,7 +135,20 @@ pub(crate) async fn measure(rabbitmq_url: &str, queue: &str, api_base: &str) -> 
             live,
             idle_after,
         })
-        .collect())
+        .collect();
+    Ok(Questions {
+        cores_busy_live,
+        asked,
+    })
+}
+
+/// How many cores this process and all servers below it use.
+async fn cores_busy(span: Duration) -> Result<f64> {
+    let all = ProcessId::current().context("this process has no entry in /proc")?;
+    let (before, began) = (all.tree_cpu(), Instant::now());
+    tokio::time::sleep(span).await;
+    let used = all.tree_cpu().saturating_sub(before);
+    Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
 }
 
 struct Asked {

@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::latency::Latency;
-use super::questions::Question;
+use super::questions::{Question, Questions};
 
 const MEMORY_TARGET_MIB: f64 = 120.0 * 1e6 / 1_048_576.0;
 const LATENCY_TARGET_MS: f64 = 1_000.0;
@@ -53,7 +53,7 @@ impl Round {
 pub(crate) struct FlavorResult {
     pub(crate) flavor: &'static str,
     pub(crate) ingest: Option<Ingest>,
-    pub(crate) questions: Vec<Question>,
+    pub(crate) questions: Questions,
 }
 
 /// Of one flavor, how events go in.
@@ -178,7 +178,7 @@ fn write_ingest(results: &[FlavorResult]) -> Result<bool> {
 
 /// Prints what the questions cost in one flavor; tells whether all are within their targets.
 fn write_questions(result: &FlavorResult) -> Result<bool> {
-    if result.questions.is_empty() {
+    if result.questions.asked.is_empty() {
         return Ok(true);
     }
     let mut table = Table::new();
@@ -194,7 +194,7 @@ fn write_questions(result: &FlavorResult) -> Result<bool> {
         "p99".to_owned(),
         "live / idle (1.3)".to_owned(),
     ]);
-    for question in &result.questions {
+    for question in &result.questions.asked {
         let missed = if question.good() { "" } else { "MISSED " };
         let mut row = vec![
             format!("{missed}{}", question.name),
@@ -211,5 +211,5 @@ fn write_questions(result: &FlavorResult) -> Result<bool> {
         column.set_cell_alignment(CellAlignment::Right);
     }
     writeln!(std::io::stdout(), "{table}")?;
-    Ok(result.questions.iter().all(Question::good))
+    Ok(result.questions.asked.iter().all(Question::good))
 }
