@@ -67,17 +67,17 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "BATCH_SIZE",
-        default: Some("10000"),
+        default: Some("12500"),
         help: "deliveries that close a batch, 1 to 100000",
     },
     Key {
         name: "BATCH_MAX_AGE_MS",
-        default: Some("100"),
+        default: Some("250"),
         help: "milliseconds after which a batch closes, counted from its first delivery, 1 to 60000",
     },
     Key {
         name: "PREFETCH",
-        default: Some("8000"),
+        default: Some("10000"),
         help: "unacknowledged deliveries per consumer, 1 to 65535; with CONSUMER_WORKERS at least twice WRITER_LANES x BATCH_SIZE, or batches do not fill. This times the consumers times the largest message bounds the memory",
     },
     Key {

@@ -66,7 +66,7 @@ async fn metrics_count_what_happened(flavor: Flavor) -> Result<()> {
         ("usage_ingest_broker_up", 1.0),
         ("usage_ingest_brake_pulled", 0.0),
         ("usage_ingest_oldest_unacked_seconds", 0.0),
-        ("usage_ingest_window_deliveries", 40_000.0),
+        ("usage_ingest_window_deliveries", 50_000.0),
     ] {
         let found = worker.metric(metric).await?;
         ensure!(found == expected, "{metric} is {found}, not {expected}");
