@@ -27,6 +27,28 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION add_to_usage_daily_by_user IS 'Adds the inserted events to usage_daily_by_user';
 
+CREATE FUNCTION add_to_usage_weekly_by_key() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    INSERT INTO public.usage_weekly_by_key AS r (week, org_id, user_id, api_key_id, failed,
+        request_count, total_input_tokens, total_output_tokens, total_cost_e10, latency_ms_sum, latency_count)
+    SELECT date_bin('7 days', time, '2000-01-03 00:00Z'), org_id, user_id, api_key_id, status <> 'success',
+        count(*), sum(input_tokens), sum(output_tokens), sum((cost * 10000000000)::bigint)::bigint,
+        coalesce(sum(latency_ms), 0), count(latency_ms)
+    FROM added
+    GROUP BY 2, 1, 3, 4, 5
+    ORDER BY 2, 1, 3, 4, 5
+    ON CONFLICT (org_id, week, user_id, api_key_id, failed) DO UPDATE SET
+        request_count = r.request_count + excluded.request_count,
+        total_input_tokens = r.total_input_tokens + excluded.total_input_tokens,
+        total_output_tokens = r.total_output_tokens + excluded.total_output_tokens,
+        total_cost_e10 = r.total_cost_e10 + excluded.total_cost_e10,
+        latency_ms_sum = r.latency_ms_sum + excluded.latency_ms_sum,
+        latency_count = r.latency_count + excluded.latency_count;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION add_to_usage_weekly_by_key IS 'Adds the inserted events to usage_weekly_by_key';
+
 -- One function for every rollup by time, model and status; its arguments are the relation, its time column
 -- and its width. (Trigger arguments are literals of this file: nothing foreign reaches the text.)
 CREATE FUNCTION add_to_rollup_by_time() RETURNS trigger
@@ -84,6 +106,9 @@ CREATE TRIGGER rollup_1_daily_by_user AFTER INSERT ON usage_events
 CREATE TRIGGER rollup_2_quarter_hourly AFTER INSERT ON usage_events
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT
     EXECUTE FUNCTION add_to_rollup_by_time('usage_quarter_hourly', 'bucket', '15 minutes');
+
+CREATE TRIGGER rollup_6_weekly_by_key AFTER INSERT ON usage_events
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION add_to_usage_weekly_by_key();
 
 -- Where continuous aggregates keep the two coarser ones, triggers must not.
 DO $$

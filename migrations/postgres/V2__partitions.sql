@@ -38,6 +38,15 @@ CREATE TABLE usage_daily_by_key (
 CREATE INDEX usage_daily_by_key_org_day ON usage_daily_by_key (org_id, day);
 COMMENT ON TABLE usage_daily_by_key IS 'Usage by UTC day, organization, user, key and whether it failed; kept by a trigger on usage_events, 13 months. Half of the rows of usage_daily_by_user or less: whoever asks for no model and no status is answered from it';
 
+ALTER TABLE usage_weekly_by_key RENAME TO usage_weekly_by_key_shape;
+CREATE TABLE usage_weekly_by_key (LIKE usage_weekly_by_key_shape INCLUDING COMMENTS) PARTITION BY RANGE (week);
+DO $$ BEGIN
+    EXECUTE format('COMMENT ON TABLE usage_weekly_by_key IS %L', obj_description('usage_weekly_by_key_shape'::regclass));
+END $$;
+DROP TABLE usage_weekly_by_key_shape;
+ALTER TABLE usage_weekly_by_key ADD PRIMARY KEY (org_id, week, user_id, api_key_id, failed);
+CREATE INDEX usage_weekly_by_key_org_week ON usage_weekly_by_key (org_id, week);
+
 ALTER TABLE usage_quarter_hourly RENAME TO usage_quarter_hourly_shape;
 CREATE TABLE usage_quarter_hourly (LIKE usage_quarter_hourly_shape INCLUDING COMMENTS) PARTITION BY RANGE (bucket);
 DO $$ BEGIN
@@ -97,9 +106,11 @@ BEGIN
             made := made + 1;
         END IF;
     END LOOP;
-    FOR step IN SELECT generate_series(date_trunc('month', first_day), last_day, interval '1 month')::date LOOP
-        FOREACH parent IN ARRAY ARRAY['usage_daily_by_user', 'usage_daily_by_key', 'usage_quarter_hourly', 'usage_hourly',
-                                    'usage_daily'] LOOP
+    -- The first day's week may begin in the month before.
+    FOR step IN SELECT generate_series(date_trunc('month', first_day - 6), last_day, interval '1 month')::date LOOP
+        FOREACH parent IN ARRAY ARRAY['usage_daily_by_user', 'usage_daily_by_key', 'usage_weekly_by_key', 'usage_quarter_hourly',
+                                    'usage_hourly', 'usage_daily'] LOOP
+            CONTINUE WHEN step < date_trunc('month', first_day) AND parent <> 'usage_weekly_by_key';
             IF public.ensure_partition(parent, to_char(step, 'YYYYMM'), step, step + interval '1 month') THEN
                 made := made + 1;
             END IF;
@@ -113,7 +124,7 @@ SELECT ensure_partitions(
     (now() AT TIME ZONE 'UTC')::date - 91, (now() AT TIME ZONE 'UTC')::date + 7
 );
 
--- As those of V3, and the last of them by its name.
+-- As those of V3.
 CREATE FUNCTION add_to_usage_daily_by_key() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN

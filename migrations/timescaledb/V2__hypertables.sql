@@ -10,6 +10,7 @@ ALTER TABLE usage_events SET (
 -- the same page, and so out of the index.
 ALTER TABLE usage_daily_by_user SET (fillfactor = 70);
 ALTER TABLE usage_quarter_hourly SET (fillfactor = 70);
+ALTER TABLE usage_weekly_by_key SET (fillfactor = 70);
 
 -- A week, so that little of a month is still in the rowstore: a large organization's rows are all over it.
 SELECT create_hypertable('usage_daily_by_user', by_range('day', interval '7 days'), create_default_indexes => false);
@@ -18,7 +19,10 @@ ALTER TABLE usage_daily_by_user SET (
     timescaledb.orderby = 'day, user_id, api_key_id, model_name, status'
 );
 
--- The columnstore adds the rows up as fast as they are: no rollup of its own.
+-- It stays in the rowstore: few rows, and those of the running week are rewritten by nearly every batch.
+SELECT create_hypertable('usage_weekly_by_key', by_range('week', interval '28 days'), create_default_indexes => false);
+
+-- What is read from it are single days: no rollup of its own.
 CREATE VIEW usage_daily_by_key AS
 SELECT day, org_id, user_id, api_key_id, status <> 'success' AS failed,
     request_count, total_input_tokens, total_output_tokens, total_cost_e10, latency_ms_sum, latency_count

@@ -171,7 +171,9 @@ pub async fn assert_rollups(database: &Client) -> Result<()> {
         "user_id, api_key_id, failed",
         false,
     )
-    .await
+    .await?;
+    let by_key = "user_id, api_key_id, failed";
+    assert_rollup(database, "usage_weekly_by_key", "week", "7 days", by_key, false).await
 }
 
 async fn assert_rollup(
@@ -196,10 +198,10 @@ async fn assert_rollup(
         raw += &format!(", count(*) FILTER (WHERE latency_ms > {below})");
     }
     let raw = format!(
-        "SELECT date_bin('{width}', time, '2000-01-01Z'), org_id, {keys_of_raw}, count(*), \
+        "SELECT date_bin('{width}', time, '2000-01-03Z'), org_id, {keys_of_raw}, count(*), \
          sum(input_tokens), sum(output_tokens), (sum(cost) * 10000000000)::bigint, \
          coalesce(sum(latency_ms), 0), count(latency_ms){raw} \
-         FROM usage_events GROUP BY date_bin('{width}', time, '2000-01-01Z'), org_id, {keys_of_raw}"
+         FROM usage_events GROUP BY date_bin('{width}', time, '2000-01-03Z'), org_id, {keys_of_raw}"
     );
     let rollup = format!(
         "SELECT {time}, org_id, {keys}, request_count, total_input_tokens, \

@@ -98,6 +98,8 @@ pub(crate) struct Asked {
     pub(crate) rows: Rows,
     pub(crate) latency: bool,
     pub(crate) before: Option<Buckets>,
+    /// When it was asked.
+    pub(crate) now: OffsetDateTime,
     /// The page that was asked for, and what of the query string it belongs to.
     pub(crate) page: Option<Cursor>,
     pub(crate) spelling: String,
@@ -146,6 +148,7 @@ pub(crate) fn usage(query: &str, now: OffsetDateTime, dimensions: &[Dimension]) 
         },
         latency,
         before,
+        now,
         page,
         spelling,
     })
@@ -214,6 +217,7 @@ pub(crate) fn list(query: &str, now: OffsetDateTime, dimension: Dimension) -> Re
         rows,
         latency,
         before,
+        now,
         page,
         spelling,
     })

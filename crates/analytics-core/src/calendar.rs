@@ -205,6 +205,12 @@ impl Buckets {
         TimeRange::part(self.starts[place], end).unwrap_or(self.range)
     }
 
+    /// The last one, which ends where the range does.
+    #[must_use]
+    pub fn last(&self) -> TimeRange {
+        self.at(self.starts.len() - 1)
+    }
+
     /// The place of the bucket that begins at `start`; the range's start is the first one's.
     #[must_use]
     pub fn place(&self, start: OffsetDateTime) -> Option<usize> {

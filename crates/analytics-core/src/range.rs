@@ -72,17 +72,17 @@ fn whole_microseconds(instant: OffsetDateTime) -> OffsetDateTime {
     instant - Duration::nanoseconds(i64::from(instant.nanosecond() % 1000))
 }
 
-/// The last multiple of `step` since 2000-01-01T00:00:00Z that is not after `instant`.
+/// The last multiple of `step` since 2000-01-03T00:00:00Z, a Monday, that is not after `instant`.
 #[must_use]
 pub fn floor_to(instant: OffsetDateTime, step: Duration) -> OffsetDateTime {
-    let origin = time::macros::datetime!(2000-01-01 00:00 UTC);
+    let origin = time::macros::datetime!(2000-01-03 00:00 UTC);
     let since = (instant - origin).whole_nanoseconds();
     let over = since.rem_euclid(step.whole_nanoseconds());
-    // `over` is less than a day of nanoseconds, which fits.
+    // `over` is less than a week of nanoseconds, which fits.
     instant.to_offset(UtcOffset::UTC) - Duration::nanoseconds(i64::try_from(over).unwrap_or(0))
 }
 
-/// The first multiple of `step` since 2000-01-01T00:00:00Z that is not before `instant`.
+/// The first multiple of `step` since then that is not before `instant`.
 #[must_use]
 pub fn ceil_to(instant: OffsetDateTime, step: Duration) -> OffsetDateTime {
     let floor = floor_to(instant, step);

@@ -6,24 +6,43 @@
 //! writing, but for the rows that are mended, until the commit. Two repairs at once would add the difference
 //! twice: whoever mends holds the lock of maintenance.
 
+use time::{Duration, OffsetDateTime};
+
+use crate::range::floor_to;
 use crate::rollup::Relation;
 use crate::schema::Flavor;
 
 /// The rollups, in the order in which the triggers write them.
 #[must_use]
 pub fn rollups(flavor: Flavor) -> &'static [Relation] {
-    const ROLLUPS: [Relation; 5] = [
-        Relation::DailyByUser,
-        Relation::QuarterHourly,
-        Relation::Hourly,
-        Relation::Daily,
-        Relation::DailyByKey,
-    ];
     match flavor {
-        // The one by key is a view of the one by user.
-        Flavor::TimescaleDb => &ROLLUPS[..4],
-        Flavor::Postgres => &ROLLUPS,
+        // That of days by key is a view of the one by user.
+        Flavor::TimescaleDb => &[
+            Relation::DailyByUser,
+            Relation::QuarterHourly,
+            Relation::Hourly,
+            Relation::Daily,
+            Relation::WeeklyByKey,
+        ],
+        Flavor::Postgres => &[
+            Relation::DailyByUser,
+            Relation::QuarterHourly,
+            Relation::Hourly,
+            Relation::Daily,
+            Relation::DailyByKey,
+            Relation::WeeklyByKey,
+        ],
     }
+}
+
+/// What of a rollup is compared for a day, and with which raw events: the day, or the week that it is of.
+#[must_use]
+pub fn span(relation: Relation, day: OffsetDateTime) -> (OffsetDateTime, OffsetDateTime) {
+    let width = relation
+        .grain()
+        .map_or(Duration::DAY, |grain| grain.max(Duration::DAY));
+    let start = floor_to(day, width);
+    (start, start + width)
 }
 
 /// Begins a repair. It waits for a batch that has a row locked, but not for long.
@@ -66,7 +85,10 @@ fn measures(relation: Relation) -> Vec<(String, String)> {
         .iter()
         .map(|(name, sum)| ((*name).to_owned(), (*sum).to_owned()))
         .collect();
-    if matches!(relation, Relation::DailyByUser | Relation::DailyByKey) {
+    if matches!(
+        relation,
+        Relation::DailyByUser | Relation::DailyByKey | Relation::WeeklyByKey
+    ) {
         return measures;
     }
     let mut condition = String::new();
@@ -89,7 +111,7 @@ fn measures(relation: Relation) -> Vec<(String, String)> {
 fn key(relation: Relation) -> String {
     let rest = match relation {
         Relation::DailyByUser => "user_id, api_key_id, model_name, status",
-        Relation::DailyByKey => "user_id, api_key_id, failed",
+        Relation::DailyByKey | Relation::WeeklyByKey => "user_id, api_key_id, failed",
         _ => "model_name, status",
     };
     format!("org_id, {}, {rest}", relation.time_column())
@@ -99,6 +121,7 @@ fn width(relation: Relation) -> &'static str {
     match relation {
         Relation::QuarterHourly => "15 minutes",
         Relation::Hourly => "1 hour",
+        Relation::WeeklyByKey => "7 days",
         _ => "1 day",
     }
 }
@@ -119,7 +142,7 @@ fn side_by_side(relation: Relation, measures: &[(String, String)]) -> String {
         .replacen(
             time,
             &format!(
-                "date_bin('{}', time, '2000-01-01 00:00Z') AS {time}",
+                "date_bin('{}', time, '2000-01-03 00:00Z') AS {time}",
                 width(relation)
             ),
             1,
@@ -278,7 +301,10 @@ mod tests {
                 .filter_map(|line| Some(line.trim().split_once(" = r.")?.0.to_owned()))
                 .collect()
         };
-        let (by_user, by_time) = triggers
+        let (by_user, others) = triggers
+            .split_once("CREATE FUNCTION add_to_usage_weekly_by_key")
+            .unwrap();
+        let (by_week, by_time) = others
             .split_once("CREATE FUNCTION add_to_rollup_by_time")
             .unwrap();
         let partitions = include_str!("../../../migrations/postgres/V2__partitions.sql");
@@ -289,6 +315,7 @@ mod tests {
             (Relation::DailyByUser, by_user),
             (Relation::Hourly, by_time),
             (Relation::DailyByKey, by_key),
+            (Relation::WeeklyByKey, by_week),
         ] {
             let names = measures(relation).into_iter().map(|(name, _)| name).collect();
             assert_eq!(added(part), names, "{relation:?}");

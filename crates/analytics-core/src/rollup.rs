@@ -2,8 +2,10 @@
 //!
 //! Every bucket of the answer is covered by the coarsest relation that fits into it; what is left at its two
 //! edges goes to the next finer one, down to raw events. Where that makes many small parts, one finer relation
-//! for all of it is read instead, if that costs less. Whatever is chosen, the parts never overlap and leave no
-//! gap, none crosses from one bucket into the next by less than its grain, and so their sums add up to the sum
+//! for all of it is read instead, if that costs less. And where a range ends inside a bucket of a relation, all
+//! of that bucket may be read, and raw events from the end on taken off again: of a day that is still running
+//! there are hardly any. Whatever is chosen, every instant of the range is counted once and no other one is,
+//! none crosses from one bucket into the next by less than its grain, and so their sums add up to the sum
 //! over raw events (the property that the tests hold).
 
 mod nearest;
@@ -22,6 +24,8 @@ pub enum Relation {
     DailyByUser,
     /// `usage_daily_by_key`: UTC day by user, key and whether it failed.
     DailyByKey,
+    /// `usage_weekly_by_key`: week from a Monday, UTC, by user, key and whether it failed.
+    WeeklyByKey,
     /// `usage_quarter_hourly`: quarter of an hour by model and status.
     QuarterHourly,
     /// `usage_hourly`: hour by model and status.
@@ -38,6 +42,7 @@ impl Relation {
             Self::Events => "usage_events",
             Self::DailyByUser => "usage_daily_by_user",
             Self::DailyByKey => "usage_daily_by_key",
+            Self::WeeklyByKey => "usage_weekly_by_key",
             Self::QuarterHourly => "usage_quarter_hourly",
             Self::Hourly => "usage_hourly",
             Self::Daily => "usage_daily",
@@ -50,8 +55,18 @@ impl Relation {
         match self {
             Self::Events => "time",
             Self::DailyByUser | Self::DailyByKey | Self::Daily => "day",
+            Self::WeeklyByKey => "week",
             Self::QuarterHourly => "bucket",
             Self::Hourly => "hour",
+        }
+    }
+
+    /// Whether a transaction that stores events has added them to it by its end, whatever bucket they fall into.
+    /// (In the timescaledb flavor the other two are continuous aggregates: a late event waits for a refresh.)
+    fn is_kept_by_trigger(self) -> bool {
+        match self {
+            Self::DailyByUser | Self::DailyByKey | Self::WeeklyByKey | Self::QuarterHourly => true,
+            Self::Events | Self::Hourly | Self::Daily => false,
         }
     }
 
@@ -61,6 +76,7 @@ impl Relation {
         match self {
             Self::Events => None,
             Self::DailyByUser | Self::DailyByKey | Self::Daily => Some(Duration::DAY),
+            Self::WeeklyByKey => Some(Duration::WEEK),
             Self::QuarterHourly => Some(Duration::minutes(15)),
             Self::Hourly => Some(Duration::HOUR),
         }
@@ -74,6 +90,17 @@ pub struct Segment {
     pub relation: Relation,
     /// Which part; its bounds are multiples of the relation's grain.
     pub range: TimeRange,
+    /// Whether it counts, or is taken off what counts.
+    pub sign: Sign,
+}
+
+/// Whether a part counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// It counts.
+    Plus,
+    /// It begins where the range ends, and is taken off the last bucket.
+    Minus,
 }
 
 /// What of the past is still stored, whole.
@@ -103,6 +130,8 @@ pub struct Needs {
     /// Whether it is about one organization. Only then may raw events be read: over all organizations they
     /// would be a scan of everything.
     pub one_organization: bool,
+    /// When it is asked: later there are hardly any events. Whatever it is, the answer is the same.
+    pub now: OffsetDateTime,
     /// What is stored.
     pub kept: Kept,
 }
@@ -160,7 +189,7 @@ pub fn cover(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Unanswera
 fn relations(needs: &Needs) -> &'static [Relation] {
     match (needs.users, needs.models) {
         (true, true) => &[Relation::DailyByUser, Relation::Events],
-        (true, false) => &[Relation::DailyByKey, Relation::Events],
+        (true, false) => &[Relation::WeeklyByKey, Relation::DailyByKey, Relation::Events],
         (false, _) => &[
             Relation::Daily,
             Relation::Hourly,
@@ -183,25 +212,66 @@ fn covered(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Why> {
     if start < needs.kept.rollups_since {
         return Err(Why::RollupsGone(needs.kept.rollups_since));
     }
-    let relations = relations(needs);
-    // With the coarsest relation, without it, without the two coarsest, …. The first of these has the
-    // fewest raw events, so what is wrong with it is wrong with all.
     let mut cheapest: Option<(i64, Vec<Segment>)> = None;
-    for coarsest in 0..relations.len() {
-        let segments = segments(buckets, &relations[coarsest..]);
+    let mut refused = None;
+    for segments in candidates(buckets, relations(needs)) {
         if let Err(why) = readable(&segments, needs) {
-            if coarsest == 0 {
-                return Err(why);
-            }
+            refused.get_or_insert(why);
             continue;
         }
-        let cost = cost(&segments, needs.one_organization);
+        let cost = cost(&segments, needs);
         if cheapest.as_ref().is_none_or(|(least, _)| cost < *least) {
             cheapest = Some((cost, segments));
         }
     }
-    // The first candidate was readable, or its fault has been returned.
-    Ok(cheapest.map(|(_, segments)| segments).unwrap_or_default())
+    match (cheapest, refused) {
+        (Some((_, segments)), _) => Ok(segments),
+        (None, Some(why)) => Err(why),
+        // There is always a candidate.
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
+/// With the coarsest relation, without it, without the two coarsest, …: the first one has the fewest raw
+/// events of those that take nothing off. And each of them with a last bucket of its relations read whole.
+fn candidates(buckets: &Buckets, relations: &[Relation]) -> Vec<Vec<Segment>> {
+    let mut candidates = Vec::new();
+    for coarsest in 0..relations.len() {
+        let relations = &relations[coarsest..];
+        candidates.push(segments(buckets, relations));
+        candidates.extend(
+            relations
+                .iter()
+                .filter_map(|whole| with_end_taken_off(buckets, relations, *whole)),
+        );
+    }
+    candidates
+}
+
+/// Reads the bucket of `whole` that the range ends in to its end, and takes off what is too much.
+fn with_end_taken_off(buckets: &Buckets, relations: &[Relation], whole: Relation) -> Option<Vec<Segment>> {
+    // An event may be taken off only what has it already.
+    let grain = whole.grain().filter(|_| whole.is_kept_by_trigger())?;
+    let end = buckets.range().end();
+    let (start, whole_end) = (floor_to(end, grain), ceil_to(end, grain));
+    let over = TimeRange::part(end, whole_end)?;
+    // Else some of it is of another bucket of the answer.
+    if start < buckets.last().start() {
+        return None;
+    }
+    let mut segments = Vec::new();
+    for bucket in buckets.iter() {
+        if let Some(before) = TimeRange::part(bucket.start(), bucket.end().min(start)) {
+            fill(before, relations, &mut segments);
+        }
+    }
+    push(&mut segments, whole, TimeRange::part(start, whole_end)?);
+    segments.push(Segment {
+        relation: Relation::Events,
+        range: over,
+        sign: Sign::Minus,
+    });
+    Some(segments)
 }
 
 /// Covers each bucket by itself, and joins what is next to each other and of one relation.
@@ -240,7 +310,11 @@ fn push(segments: &mut Vec<Segment>, relation: Relation, range: TimeRange) {
     {
         last.range = joined;
     } else {
-        segments.push(Segment { relation, range });
+        segments.push(Segment {
+            relation,
+            range,
+            sign: Sign::Plus,
+        });
     }
 }
 
@@ -266,26 +340,31 @@ fn readable(segments: &[Segment], needs: &Needs) -> Result<(), Why> {
     Ok(())
 }
 
-/// What reading the segments costs: rows of a large organization, measured on one with 13 % of 20 million
-/// events in 60 days. The whole system has about eight times as many.
-fn cost(segments: &[Segment], one_organization: bool) -> i64 {
-    /// What planning and starting one more part costs, as rows that could be read in that time: some
-    /// milliseconds, because a real-time aggregate is planned twice, over all of its chunks.
-    const PART: i64 = 50_000;
-    let all_organizations = if one_organization { 1 } else { 8 };
+/// What reading the segments costs, in rows of a rollup that could be read in that time: those of a large
+/// organization, one with 13 % of 100 million events in 60 days. The whole system has about eight times as many.
+fn cost(segments: &[Segment], needs: &Needs) -> i64 {
+    let all_organizations = if needs.one_organization { 1 } else { 8 };
     segments
         .iter()
-        .map(|Segment { relation, range }| {
+        .map(|Segment { relation, range, .. }| {
             let rows_a_day = match relation {
                 Relation::Daily => 40,
                 Relation::Hourly => 24 * 40,
                 Relation::QuarterHourly => 96 * 40,
                 Relation::DailyByUser => 9_000,
-                // Not measured: half of that, as decisions/rollups.md has it.
+                // A part of that, as decisions/rollups.md has it, and a quarter of that part.
                 Relation::DailyByKey => 4_500,
-                Relation::Events => 50_000,
+                Relation::WeeklyByKey => 1_100,
+                // 217,000, and one takes as long as two rows of a rollup.
+                Relation::Events => 434_000,
             };
-            PART + all_organizations * rows_a_day * range.length().whole_minutes() / (24 * 60)
+            // Planning and starting one more part: a real-time aggregate is planned twice, over all of its chunks.
+            let part = match relation {
+                Relation::Daily | Relation::Hourly => 50_000,
+                _ => 10_000,
+            };
+            let past = range.end().min(needs.now) - range.start();
+            part + all_organizations * rows_a_day * past.whole_minutes().max(0) / (24 * 60)
         })
         .sum()
 }

@@ -46,6 +46,7 @@ async fn retention_drops_raw_events_and_no_rollup(flavor: Flavor) -> Result<()> 
     for _ in 0..2 {
         for relation in [
             "usage_daily_by_user",
+            "usage_weekly_by_key",
             "usage_quarter_hourly",
             "usage_hourly",
             "usage_daily",
@@ -228,7 +229,12 @@ async fn months_past_their_retention_are_dropped_from_every_rollup() -> Result<(
     let rollups = platform
         .count("SELECT count(*) FROM pg_class WHERE relkind = 'p' AND relname <> 'usage_events'")
         .await?;
-    ensure!(platform.count(months).await? == before + rollups);
+    // The week of the first days of a month is in the month before.
+    let made = platform.count(months).await? - before;
+    ensure!(
+        made == rollups || made == rollups + 1,
+        "{made} for {rollups} rollups"
+    );
     platform.maintain().await?;
     let left = platform.count(months).await?;
     ensure!(

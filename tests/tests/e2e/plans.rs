@@ -11,6 +11,7 @@ use analytics_core::rollup::Kept;
 use anyhow::{Context, Result, ensure};
 use e2e::generator::{Event, Generator, Shape};
 use serde_json::Value;
+use time::macros::datetime;
 use time::{Duration, OffsetDateTime, Time};
 
 use crate::platform::{Flavor, Platform};
@@ -93,6 +94,19 @@ async fn queries_read_rollups(flavor: Flavor) -> Result<()> {
         read == BTreeSet::from([by_key.to_owned()]),
         "a user's days read {read:?}"
     );
+    let mut users = asked(organization, days, &all, BucketWidth::All, "UTC")?;
+    users.group_by = vec![Dimension::User];
+    let read = relations(&platform, &statement(&users)?).await?;
+    ensure!(
+        read == BTreeSet::from([by_key.to_owned(), "usage_weekly_by_key".to_owned()]),
+        "users of sixteen days read {read:?}"
+    );
+    users.now = now;
+    let read = relations(&platform, &statement(&users)?).await?;
+    ensure!(
+        read.contains("usage_weekly_by_key"),
+        "users of a running week read {read:?}"
+    );
     let with_edges = over_time(organization, odd, &all, BucketWidth::Day, "UTC")?;
     let read = relations(&platform, &with_edges).await?;
     ensure!(
@@ -127,6 +141,8 @@ fn asked(scope: Scope, range: TimeRange, filter: &Filter, width: BucketWidth, zo
         },
         latency: false,
         before: None,
+        // No part of a range is empty because it is still to come.
+        now: datetime!(2099-12-31 0:00 UTC),
     })
 }
 

@@ -111,6 +111,12 @@ async fn spoil(platform: &Platform, flavor: Flavor) -> Result<()> {
              WHERE {time} < now() - interval '{days} days' ORDER BY {time} DESC, org_id LIMIT 1)"
         ));
     }
+    // The accepted window is longer than two weeks: the raw events of the last whole week are kept.
+    statements.push(
+        "UPDATE usage_weekly_by_key SET total_cost_e10 = total_cost_e10 + 1 WHERE (org_id, week) = \
+         (SELECT org_id, week FROM usage_weekly_by_key WHERE week < now() - interval '7 days' ORDER BY week DESC, org_id LIMIT 1)"
+            .to_owned(),
+    );
     if flavor == Flavor::Postgres {
         statements.push(
             "UPDATE usage_daily_by_key SET latency_ms_sum = latency_ms_sum + 1 WHERE (org_id, day) = \
@@ -169,6 +175,7 @@ async fn faults_are_found_and_mended_while_a_worker_ingests(flavor: Flavor) -> R
         ("usage_daily_by_user", "surplus"),
         ("usage_daily_by_user", "other"),
         ("usage_quarter_hourly", "other"),
+        ("usage_weekly_by_key", "other"),
         ("usage_hourly", "missing"),
         ("usage_daily", "missing"),
     ] {

@@ -77,6 +77,7 @@ impl Permit {
             rows: asked.rows,
             latency: asked.latency,
             before: asked.before,
+            now: asked.now,
         }))
     }
 

@@ -115,6 +115,7 @@ fn read(
         },
         latency: false,
         before: None,
+        now,
         page,
         spelling,
     })

@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-use super::measures::{Detail, sums, sums_of_sums};
+use super::measures::{Detail, minus_sums, sums, sums_of_sums};
 use super::{Dimension, Filter, Param, Scope};
 use crate::calendar::Buckets;
-use crate::rollup::Segment;
+use crate::rollup::{Segment, Sign};
 
 /// A text with parameters, while it grows.
 #[derive(Debug, Default)]
@@ -58,8 +58,11 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
             "FROM {}\n    WHERE {time} >= {from} AND {time} < {to}{filter}",
             segment.relation.name()
         );
-        let sums = sums(segment.relation, detail);
-        parts.push(match bucket.expression(time) {
+        let (bucket, sums) = match segment.sign {
+            Sign::Plus => (bucket.expression(time), sums(segment.relation, detail)),
+            Sign::Minus => (bucket.last(text, buckets), minus_sums(segment.relation, detail)),
+        };
+        parts.push(match bucket {
             // A constant is no column to group by: without it, a columnstore is added up by whole columns.
             Expression::Constant(start) => {
                 let by = by_place(2, dimensions.len());
@@ -83,8 +86,13 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
     if let [only] = parts.as_slice() {
         return only.clone();
     }
+    // A group of which nothing is left was not there.
+    let left = match segments.iter().any(|segment| segment.sign == Sign::Minus) {
+        true => "\n    HAVING sum(requests) <> 0",
+        false => "",
+    };
     format!(
-        "    SELECT bucket{keys}, {}\n    FROM (\n{}\n    ) AS segment\n    GROUP BY bucket{keys}",
+        "    SELECT bucket{keys}, {}\n    FROM (\n{}\n    ) AS segment\n    GROUP BY bucket{keys}{left}",
         sums_of_sums(detail),
         parts.join("\n    UNION ALL\n")
     )
@@ -130,10 +138,9 @@ impl Bucket {
                 start: text.bind(Param::Time(*only)),
             };
         }
+        let mut counting = segments.iter().filter(|part| part.sign == Sign::Plus);
         match buckets.uniform() {
-            Some((step, _)) if segments.iter().all(|part| part.relation.grain() == Some(step)) => {
-                Self::OfRelation
-            }
+            Some((step, _)) if counting.all(|part| part.relation.grain() == Some(step)) => Self::OfRelation,
             Some((step, origin)) => Self::Even {
                 step: step.whole_seconds(),
                 origin: text.bind(Param::Time(origin)),
@@ -142,6 +149,15 @@ impl Bucket {
                 starts: text.bind(Param::Times(buckets.starts().to_vec())),
             },
         }
+    }
+
+    /// The last one, whatever the time.
+    fn last(&self, text: &mut Text, buckets: &Buckets) -> Expression {
+        let start = match self {
+            Self::Only { start } => start.clone(),
+            _ => text.bind(Param::Time(buckets.last().start())),
+        };
+        Expression::Constant(format!("{start}::timestamptz"))
     }
 
     fn expression(&self, time: &str) -> Expression {

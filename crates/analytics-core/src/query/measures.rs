@@ -117,6 +117,18 @@ struct Column {
     of_events: String,
 }
 
+impl Column {
+    fn of(&self, relation: Relation) -> &str {
+        match relation {
+            Relation::Events => &self.of_events,
+            Relation::DailyByKey | Relation::WeeklyByKey if self.name == "errors" => {
+                "sum(request_count) FILTER (WHERE failed)"
+            }
+            _ => &self.of_rollup,
+        }
+    }
+}
+
 fn columns(detail: Detail) -> Vec<Column> {
     let mut all = vec![
         ("requests", "sum(request_count)", "count(*)"),
@@ -166,12 +178,14 @@ fn listed(detail: Detail, write: impl Fn(&Column) -> String) -> String {
 /// Sums over the rows of a relation.
 pub(super) fn sums(relation: Relation, detail: Detail) -> String {
     listed(detail, |column| {
-        let sum = match relation {
-            Relation::Events => &column.of_events,
-            Relation::DailyByKey if column.name == "errors" => "sum(request_count) FILTER (WHERE failed)",
-            _ => &column.of_rollup,
-        };
-        format!("{sum} AS {}", column.name)
+        format!("{} AS {}", column.of(relation), column.name)
+    })
+}
+
+/// The same, to be taken off.
+pub(super) fn minus_sums(relation: Relation, detail: Detail) -> String {
+    listed(detail, |column| {
+        format!("-{} AS {}", column.of(relation), column.name)
     })
 }
 

@@ -33,6 +33,8 @@ pub struct Ask {
     pub latency: bool,
     /// The range to compare with, as one bucket.
     pub before: Option<Buckets>,
+    /// When it is asked, which makes no difference to the answer: see [`Needs::now`].
+    pub now: OffsetDateTime,
 }
 
 /// Which rows an answer has. Totals are of all, whatever is shown.
@@ -151,6 +153,7 @@ impl Ask {
             users: self.is_by_user(),
             models: self.is_by_model(),
             one_organization: matches!(self.question.scope, Scope::Organization(_)),
+            now: self.now,
             kept,
         }
     }

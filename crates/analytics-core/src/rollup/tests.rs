@@ -3,11 +3,15 @@ use crate::calendar::{BucketWidth, Zone};
 use proptest::prelude::*;
 use time::macros::datetime;
 
+/// All that is asked about has been.
+const LONG_AFTER: OffsetDateTime = datetime!(2099-01-01 0:00 UTC);
+
 fn needs(users: bool) -> Needs {
     Needs {
         users,
         models: true,
         one_organization: true,
+        now: LONG_AFTER,
         kept: Kept::EVERYTHING,
     }
 }
@@ -48,7 +52,16 @@ fn a_month_of_utc_is_one_read_of_a_daily_rollup() {
             models: false,
             ..system(true)
         };
-        assert_eq!(read(&month, &by_key), [(Relation::DailyByKey, start)]);
+        let (monday, last_monday) = (datetime!(2026-11-02 0:00 UTC), datetime!(2026-11-30 0:00 UTC));
+        let expected = match width {
+            BucketWidth::Day => vec![(Relation::DailyByKey, start)],
+            _ => vec![
+                (Relation::DailyByKey, start),
+                (Relation::WeeklyByKey, monday),
+                (Relation::DailyByKey, last_monday),
+            ],
+        };
+        assert_eq!(read(&month, &by_key), expected);
     }
     let by_hour = buckets(start, end, BucketWidth::Hour, "UTC");
     assert_eq!(read(&by_hour, &needs(false)), [(Relation::Hourly, start)]);
@@ -115,6 +128,59 @@ fn edges_go_to_finer_relations() {
     for (segment, expected) in segments(&odd, relations(&needs(false))).iter().zip(expected) {
         assert_eq!((segment.relation, segment.range.start()), expected);
     }
+}
+
+#[test]
+fn what_is_left_of_a_running_day_is_taken_off_it() {
+    let now = datetime!(2026-11-27 4:40 UTC);
+    let midnight = datetime!(2026-11-27 0:00 UTC);
+    let asked = |end: OffsetDateTime, users: bool, width: BucketWidth| {
+        let buckets = buckets(end - Duration::DAY, end, width, "UTC");
+        let needs = Needs { now, ..needs(users) };
+        cover(&buckets, &needs)
+            .unwrap()
+            .iter()
+            .map(|part| (part.relation, part.range.start(), part.sign))
+            .collect::<Vec<_>>()
+    };
+    let in_the_future = datetime!(2026-11-27 5:00 UTC);
+    let yesterday = (Relation::Events, in_the_future - Duration::DAY, Sign::Plus);
+    let expected = [
+        yesterday,
+        (Relation::DailyByUser, midnight, Sign::Plus),
+        (Relation::Events, in_the_future, Sign::Minus),
+    ];
+    assert_eq!(asked(in_the_future, true, BucketWidth::All), expected);
+    assert_eq!(asked(in_the_future, true, BucketWidth::Day), expected);
+    // In hours, a day is of many buckets.
+    assert_eq!(asked(in_the_future, true, BucketWidth::Hour), [yesterday]);
+    // Of a day that is over, whatever is less.
+    let day_before = midnight - Duration::DAY;
+    let early = day_before + Duration::hours(5);
+    assert_eq!(
+        asked(early, true, BucketWidth::All),
+        [(Relation::Events, early - Duration::DAY, Sign::Plus)]
+    );
+    let late = day_before + Duration::hours(20);
+    assert_eq!(
+        asked(late, true, BucketWidth::All),
+        [
+            (Relation::Events, late - Duration::DAY, Sign::Plus),
+            (Relation::DailyByUser, day_before, Sign::Plus),
+            (Relation::Events, late, Sign::Minus),
+        ]
+    );
+    // Days and hours may lag behind the events where they are continuous aggregates: only the quarter is whole.
+    let parts = asked(now + Duration::minutes(2), false, BucketWidth::All);
+    let minus = parts.iter().find(|(_, _, sign)| *sign == Sign::Minus);
+    assert_eq!(
+        minus,
+        Some(&(Relation::Events, now + Duration::minutes(2), Sign::Minus))
+    );
+    assert!(
+        !parts.contains(&(Relation::Daily, midnight, Sign::Plus)),
+        "{parts:?}"
+    );
 }
 
 #[test]
@@ -229,14 +295,14 @@ fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
         prop::sample::select(vec![1_i64, 60, 900, 3600, 86_400]),
     );
     let cut = (prop::sample::select(BucketWidth::EVERY.to_vec()), zones());
-    let kept = (0_i64..5_000, 0_i64..400);
+    let kept = (0_i64..5_000, 0_i64..400, -100_i64..100);
     (instants, cut, any::<[bool; 2]>(), any::<bool>(), kept).prop_map(
         |(
             (start, length, coarse),
             (width, zone),
             [users, models],
             one_organization,
-            (rollup_days, raw_days),
+            (rollup_days, raw_days, now),
         )| {
             let start = datetime!(2015-01-01 0:00 UTC) + Duration::seconds(start / coarse * coarse);
             let length = length.min(width.widest_days() * 86_400);
@@ -250,6 +316,7 @@ fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
                 users,
                 models,
                 one_organization,
+                now: end + Duration::hours(now),
                 kept: Kept {
                     rollups_since,
                     raw_since: rollups_since + Duration::days(raw_days),
@@ -260,13 +327,15 @@ fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
     )
 }
 
-/// Whether no bucket of the relation lies on both sides of an edge of the answer's buckets.
-fn nothing_crosses(segment: &Segment, buckets: &Buckets) -> bool {
+/// Whether no bucket of the relation lies on both sides of an edge of the answer's buckets, but for the one
+/// that the range ends in, if the rest of it is taken off.
+fn nothing_crosses(segment: &Segment, buckets: &Buckets, taken_off: bool) -> bool {
     let Some(grain) = segment.relation.grain() else {
         return true;
     };
     let inside = |edge: OffsetDateTime| segment.range.start() <= edge && edge <= segment.range.end();
-    let edges = buckets.starts().iter().copied().chain([buckets.range().end()]);
+    let end = (!taken_off).then_some(buckets.range().end());
+    let edges = buckets.starts().iter().copied().chain(end);
     floor_to(segment.range.start(), grain) == segment.range.start()
         && floor_to(segment.range.end(), grain) == segment.range.end()
         && edges
@@ -276,17 +345,29 @@ fn nothing_crosses(segment: &Segment, buckets: &Buckets) -> bool {
 
 proptest! {
     #[test]
-    fn every_candidate_partitions_the_range_and_respects_the_buckets((buckets, needs) in asked()) {
-        let relations = relations(&needs);
-        for coarsest in 0..relations.len() {
-            let segments = segments(&buckets, &relations[coarsest..]);
+    fn every_candidate_counts_each_instant_once_and_respects_the_buckets((buckets, needs) in asked()) {
+        for segments in candidates(&buckets, relations(&needs)) {
+            let end = buckets.range().end();
+            let (counting, taken_off) = match segments.split_last() {
+                Some((last, rest)) if last.sign == Sign::Minus => (rest, Some(last)),
+                _ => (&*segments, None),
+            };
             let mut reached = buckets.range().start();
-            for segment in &segments {
+            for segment in counting {
+                prop_assert_eq!(segment.sign, Sign::Plus);
                 prop_assert_eq!(segment.range.start(), reached);
                 reached = segment.range.end();
-                prop_assert!(nothing_crosses(segment, &buckets), "{:?}", segment);
+                prop_assert!(nothing_crosses(segment, &buckets, taken_off.is_some()), "{:?}", segment);
             }
-            prop_assert_eq!(reached, buckets.range().end());
+            match taken_off {
+                None => prop_assert_eq!(reached, end),
+                Some(over) => {
+                    prop_assert_eq!((over.range.start(), over.range.end()), (end, reached));
+                    prop_assert_eq!(over.relation, Relation::Events);
+                    let whole = counting.last().map(|last| last.relation);
+                    prop_assert!(whole.is_some_and(Relation::is_kept_by_trigger));
+                }
+            }
         }
     }
 
@@ -298,6 +379,7 @@ proptest! {
                 for segment in &segments {
                     let raw = segment.relation == Relation::Events;
                     prop_assert!(!raw || needs.one_organization);
+                    prop_assert!(segment.sign == Sign::Plus || needs.one_organization);
                     prop_assert!(!raw || segment.range.start() >= needs.kept.raw_since);
                 }
             }

@@ -4,7 +4,7 @@ use analytics_core::cost::Cost;
 use analytics_core::reconcile::{REPEATED_IDS, compare};
 use analytics_core::rollup::Relation;
 use analytics_core::schema::Flavor;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -35,18 +35,18 @@ pub(super) struct Sums {
     pub(super) cost: String,
 }
 
-/// The differences of a relation on a UTC day.
-pub(super) async fn day(
+/// The differences of a relation in a span of whole UTC days.
+pub(super) async fn span(
     owner: &mut Owner,
     relation: Relation,
     flavor: Flavor,
-    day: OffsetDateTime,
+    start: OffsetDateTime,
+    end: OffsetDateTime,
 ) -> Result<Vec<Difference>, OperatorError> {
     let statement = compare(relation, flavor);
-    let end = day + Duration::DAY;
     owner
         .run("comparing raw events with a rollup", async |client| {
-            let rows = client.query(&statement, &[&day, &end]).await?;
+            let rows = client.query(&statement, &[&start, &end]).await?;
             rows.iter().map(|row| read(relation, row)).collect()
         })
         .await

@@ -1,7 +1,9 @@
 //! Rollups of a day are mended while others write; `analytics_core::reconcile` says why that is right.
 
 use analytics_core::ingest::READ_WINDOW;
-use analytics_core::reconcile::{BEGIN_REPAIR, COMMIT_REPAIR, compare, delete_empty, is_aggregate, repair};
+use analytics_core::reconcile::{
+    BEGIN_REPAIR, COMMIT_REPAIR, compare, delete_empty, is_aggregate, repair, span,
+};
 use analytics_core::rollup::Relation;
 use analytics_core::schema::Flavor;
 use time::{Duration, OffsetDateTime, Time};
@@ -77,7 +79,8 @@ async fn attempt(
     let mut turn = Turn::wait(config).await?;
     // While the turn lasts nothing is dropped; what was dropped before it is not taken for nothing.
     let floor: OffsetDateTime = turn.client().query_one(READ_WINDOW, &[]).await?.try_get(0)?;
-    if day < floor.replace_time(Time::MIDNIGHT) {
+    let kept_from = floor.replace_time(Time::MIDNIGHT);
+    if day < kept_from {
         return Err(Fault::Gone);
     }
     turn.make_partitions().await?;
@@ -85,7 +88,11 @@ async fn attempt(
     let flavor = turn.flavor();
     for relation in relations {
         if !is_aggregate(*relation, flavor) {
-            *mended += add_difference(turn.client(), *relation, day, end).await?;
+            let (start, end) = span(*relation, day);
+            if start < kept_from {
+                return Err(Fault::Gone);
+            }
+            *mended += add_difference(turn.client(), *relation, start, end).await?;
         }
     }
     if flavor == Flavor::TimescaleDb {
@@ -110,15 +117,15 @@ async fn attempt(
 async fn add_difference(
     client: &Client,
     relation: Relation,
-    day: OffsetDateTime,
+    start: OffsetDateTime,
     end: OffsetDateTime,
 ) -> Result<u64, tokio_postgres::Error> {
     client.batch_execute(BEGIN_REPAIR).await?;
-    let row = client.query_one(&repair(relation), &[&day, &end]).await?;
+    let row = client.query_one(&repair(relation), &[&start, &end]).await?;
     let (mended, empty): (i64, Vec<Uuid>) = (row.try_get(0)?, row.try_get(1)?);
     if !empty.is_empty() {
         client
-            .execute(&delete_empty(relation), &[&day, &end, &empty])
+            .execute(&delete_empty(relation), &[&start, &end, &empty])
             .await?;
     }
     client.batch_execute(COMMIT_REPAIR).await?;

@@ -6,7 +6,7 @@ mod report;
 
 use analytics_core::ingest::READ_WINDOW;
 use analytics_core::maintenance::READ_FLAVOR;
-use analytics_core::reconcile::rollups;
+use analytics_core::reconcile::{rollups, span};
 use analytics_core::rollup::Relation;
 use analytics_core::schema::Flavor;
 use clap::Args;
@@ -79,11 +79,11 @@ pub async fn run(
         owner: &mut owner,
         config: &config.maintenance,
         flavor,
+        kept_from,
+        first,
         stop,
     };
-    let outcome = reconciliation
-        .days(first, to, arguments.repair, &mut report)
-        .await;
+    let outcome = reconciliation.days(to, arguments.repair, &mut report).await;
     if outcome.is_ok() && !arguments.no_ids {
         report.ids = compare::repeated_ids(&mut owner, first, to, arguments.limit).await?;
     }
@@ -97,18 +97,21 @@ struct Reconciliation<'a> {
     owner: &'a mut Owner,
     config: &'a MaintenanceConfig,
     flavor: Flavor,
+    /// Raw events are whole from here on.
+    kept_from: OffsetDateTime,
+    /// The first day to compare.
+    first: OffsetDateTime,
     stop: CancellationToken,
 }
 
 impl Reconciliation<'_> {
     async fn days(
         &mut self,
-        first: OffsetDateTime,
         to: OffsetDateTime,
         repair: bool,
         report: &mut Report,
     ) -> Result<(), OperatorError> {
-        let mut day = first;
+        let mut day = self.first;
         while day < to {
             let differences = self.compare(day).await?;
             tracing::debug!(day = %day.date(), differences = differences.len(), "day compared");
@@ -130,11 +133,14 @@ impl Reconciliation<'_> {
         Ok(())
     }
 
-    /// All differences of a day.
+    /// All differences of a day, and with its first day those of a week whose raw events are all kept.
     async fn compare(&mut self, day: OffsetDateTime) -> Result<Vec<Difference>, OperatorError> {
         let mut differences = Vec::new();
-        for relation in rollups(self.flavor) {
-            differences.append(&mut compare::day(self.owner, *relation, self.flavor, day).await?);
+        for relation in rollups(self.flavor).iter().copied() {
+            let (start, end) = span(relation, day);
+            if start >= self.kept_from && day == start.max(self.first) {
+                differences.append(&mut compare::span(self.owner, relation, self.flavor, start, end).await?);
+            }
         }
         Ok(differences)
     }
