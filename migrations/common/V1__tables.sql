@@ -224,7 +224,7 @@ COMMENT ON TABLE refreshed_through IS 'One row: what the aggregates that are ref
 COMMENT ON COLUMN refreshed_through.moment IS 'Everything published before this is in every rollup, late events too; null until a round was done';
 COMMENT ON COLUMN refreshed_through.one_row IS 'Keeps the table to one row';
 
--- Where triggers keep all four rollups nothing waits. V2 of the timescaledb flavor puts its own in this place.
+-- Where triggers keep all rollups nothing waits. V2 of the timescaledb flavor puts its own in this place.
 CREATE FUNCTION awaits_refresh() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS 'SELECT false';
 COMMENT ON FUNCTION awaits_refresh IS 'Whether a committed event may be missing in usage_hourly or usage_daily until they are refreshed';

@@ -36,7 +36,7 @@ CREATE TABLE usage_daily_by_key (
 -- All of an organization's days: a twelfth of the key's size, as equal entries are kept once, and in the order of
 -- the rows.
 CREATE INDEX usage_daily_by_key_org_day ON usage_daily_by_key (org_id, day);
-COMMENT ON TABLE usage_daily_by_key IS 'Usage by UTC day, organization, user, key and whether it failed; kept by a trigger on usage_events, 13 months. Half of the rows of usage_daily_by_user or less: whoever asks for no model and no status is answered from it';
+COMMENT ON TABLE usage_daily_by_key IS 'Usage by UTC day, organization, user, key and whether it failed; kept by a trigger on usage_events, 13 months. Half of the rows of usage_daily_by_user or less: whoever asks for no model and no status is answered from it, where no whole week is asked for';
 
 ALTER TABLE usage_weekly_by_key RENAME TO usage_weekly_by_key_shape;
 CREATE TABLE usage_weekly_by_key (LIKE usage_weekly_by_key_shape INCLUDING COMMENTS) PARTITION BY RANGE (week);

@@ -59,8 +59,8 @@ SELECT EXISTS (SELECT FROM ingest_workers WHERE lacks_partition_at > now() - int
 pub const FORGET_WORKERS: &str =
     "-- forget_workers\nDELETE FROM ingest_workers WHERE beat_at < now() - interval '1 day'";
 
-/// How far one UTC day's rollups by trigger are from its raw events, per relation: the number of
-/// organizations whose requests, tokens or cost differ. `$1`: the day.
+/// How far one UTC day's rollups by trigger are from its raw events, and its week from the days by user, per
+/// relation: the number of organizations whose requests, tokens or cost differ. `$1`: the day, `$2`: the week.
 pub const AUDIT_DAY: &str = "-- audit_day
 WITH raw AS (
     SELECT org_id, count(*)::numeric AS requests, sum(input_tokens)::numeric AS input,
@@ -74,6 +74,14 @@ WITH raw AS (
     SELECT org_id, sum(request_count) AS requests, sum(total_input_tokens) AS input,
         sum(total_output_tokens) AS output, sum(total_cost_e10) AS cost
     FROM usage_quarter_hourly WHERE bucket >= $1 AND bucket < $1 + interval '1 day' GROUP BY 1
+), days AS (
+    SELECT org_id, sum(request_count) AS requests, sum(total_input_tokens) AS input,
+        sum(total_output_tokens) AS output, sum(total_cost_e10) AS cost
+    FROM usage_daily_by_user WHERE day >= $2 AND day < $2 + interval '7 days' GROUP BY 1
+), by_week AS (
+    SELECT org_id, sum(request_count) AS requests, sum(total_input_tokens) AS input,
+        sum(total_output_tokens) AS output, sum(total_cost_e10) AS cost
+    FROM usage_weekly_by_key WHERE week = $2 GROUP BY 1
 )
 SELECT
     (SELECT count(*) FROM raw FULL JOIN by_user USING (org_id)
@@ -81,7 +89,10 @@ SELECT
          IS DISTINCT FROM (by_user.requests, by_user.input, by_user.output, by_user.cost)),
     (SELECT count(*) FROM raw FULL JOIN by_quarter USING (org_id)
      WHERE (raw.requests, raw.input, raw.output, raw.cost)
-         IS DISTINCT FROM (by_quarter.requests, by_quarter.input, by_quarter.output, by_quarter.cost))";
+         IS DISTINCT FROM (by_quarter.requests, by_quarter.input, by_quarter.output, by_quarter.cost)),
+    (SELECT count(*) FROM days FULL JOIN by_week USING (org_id)
+     WHERE (days.requests, days.input, days.output, days.cost)
+         IS DISTINCT FROM (by_week.requests, by_week.input, by_week.output, by_week.cost))";
 
 /// What only the timescaledb flavor does.
 pub mod timescaledb {

@@ -1,4 +1,5 @@
-//! Raw events held against every rollup, key by key, and rollups mended by the difference.
+//! Raw events held against every rollup, key by key (and days by user against weeks), and rollups mended by the
+//! difference.
 //!
 //! A statement sees one snapshot, and a batch commits its events and its rollups together: so the
 //! difference between the two that a statement sees is a fault, whatever is being written meanwhile. It is
@@ -35,7 +36,7 @@ pub fn rollups(flavor: Flavor) -> &'static [Relation] {
     }
 }
 
-/// What of a rollup is compared for a day, and with which raw events: the day, or the week that it is of.
+/// What of a rollup is compared for a day: the day, or the week that it is of.
 #[must_use]
 pub fn span(relation: Relation, day: OffsetDateTime) -> (OffsetDateTime, OffsetDateTime) {
     let width = relation
@@ -136,13 +137,20 @@ fn each(measures: &[(String, String)], wrap: impl Fn(&str) -> String) -> String 
 }
 
 /// Groups of raw events and rows of the rollup from `$1` to `$2`, side by side: `raw` and `kept`.
+///
+/// Weeks are held against the days by user, which are kept as long as they are: `raw` is what those add up to.
+/// Raw events of a whole week may not be kept.
 fn side_by_side(relation: Relation, measures: &[(String, String)]) -> String {
     let (name, time, key) = (relation.name(), relation.time_column(), key(relation));
+    let (events, event_time) = match relation {
+        Relation::WeeklyByKey => ("usage_daily_by_user", "day"),
+        _ => ("usage_events", "time"),
+    };
     let raw_key = key
         .replacen(
             time,
             &format!(
-                "date_bin('{}', time, '2000-01-03 00:00Z') AS {time}",
+                "date_bin('{}', {event_time}, '2000-01-03 00:00Z') AS {time}",
                 width(relation)
             ),
             1,
@@ -154,12 +162,15 @@ fn side_by_side(relation: Relation, measures: &[(String, String)]) -> String {
         .join(", ");
     let sums = measures
         .iter()
-        .map(|(name, sum)| format!("{sum} AS {name}"))
+        .map(|(name, sum)| match relation {
+            Relation::WeeklyByKey => format!("sum({name})::bigint AS {name}"),
+            _ => format!("{sum} AS {name}"),
+        })
         .collect::<Vec<_>>()
         .join(", ");
     let names = each(measures, str::to_owned);
     format!(
-        "WITH raw AS (\n    SELECT {raw_key}, {sums}\n    FROM usage_events WHERE time >= $1 AND time < $2 GROUP BY {columns}\n\
+        "WITH raw AS (\n    SELECT {raw_key}, {sums}\n    FROM {events} WHERE {event_time} >= $1 AND {event_time} < $2 GROUP BY {columns}\n\
          ), kept AS (\n    SELECT {key}, {names} FROM {name} WHERE {time} >= $1 AND {time} < $2\n)"
     )
 }

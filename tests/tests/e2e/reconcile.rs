@@ -111,7 +111,6 @@ async fn spoil(platform: &Platform, flavor: Flavor) -> Result<()> {
              WHERE {time} < now() - interval '{days} days' ORDER BY {time} DESC, org_id LIMIT 1)"
         ));
     }
-    // The accepted window is longer than two weeks: the raw events of the last whole week are kept.
     statements.push(
         "UPDATE usage_weekly_by_key SET total_cost_e10 = total_cost_e10 + 1 WHERE (org_id, week) = \
          (SELECT org_id, week FROM usage_weekly_by_key WHERE week < now() - interval '7 days' ORDER BY week DESC, org_id LIMIT 1)"
@@ -230,6 +229,8 @@ async fn a_batch_that_commits_during_a_repair_is_not_lost(flavor: Flavor) -> Res
         "UPDATE usage_quarter_hourly SET total_output_tokens = total_output_tokens + 1000",
         "DELETE FROM usage_daily_by_user",
         "DELETE FROM usage_quarter_hourly",
+        "UPDATE usage_weekly_by_key SET total_output_tokens = total_output_tokens + 1000",
+        "DELETE FROM usage_weekly_by_key",
     ] {
         platform.owner.batch_execute(spoilt).await?;
         let batch = e2e::servers::connect(&platform.owner_url()?).await?;

@@ -122,7 +122,7 @@ impl Column {
         match relation {
             Relation::Events => &self.of_events,
             Relation::DailyByKey | Relation::WeeklyByKey if self.name == "errors" => {
-                "sum(request_count) FILTER (WHERE failed)"
+                "(sum(request_count) FILTER (WHERE failed))::bigint"
             }
             _ => &self.of_rollup,
         }
@@ -130,15 +130,25 @@ impl Column {
 }
 
 fn columns(detail: Detail) -> Vec<Column> {
+    // A sum of bigint is numeric, which is slow to add up again; of costs alone there may be more than a bigint
+    // holds.
     let mut all = vec![
-        ("requests", "sum(request_count)", "count(*)"),
+        ("requests", "sum(request_count)::bigint", "count(*)"),
         (
             "errors",
-            "sum(request_count) FILTER (WHERE status <> 'success')",
+            "(sum(request_count) FILTER (WHERE status <> 'success'))::bigint",
             "count(*) FILTER (WHERE status <> 'success')",
         ),
-        ("input_tokens", "sum(total_input_tokens)", "sum(input_tokens)"),
-        ("output_tokens", "sum(total_output_tokens)", "sum(output_tokens)"),
+        (
+            "input_tokens",
+            "sum(total_input_tokens)::bigint",
+            "sum(input_tokens)",
+        ),
+        (
+            "output_tokens",
+            "sum(total_output_tokens)::bigint",
+            "sum(output_tokens)",
+        ),
         (
             "cost_e10",
             "sum(total_cost_e10)",
@@ -146,8 +156,8 @@ fn columns(detail: Detail) -> Vec<Column> {
         ),
     ];
     if detail != Detail::Counts {
-        all.push(("latency_ms_sum", "sum(latency_ms_sum)", "sum(latency_ms)"));
-        all.push(("latency_count", "sum(latency_count)", "count(latency_ms)"));
+        all.push(("latency_ms_sum", "sum(latency_ms_sum)::bigint", "sum(latency_ms)"));
+        all.push(("latency_count", "sum(latency_count)::bigint", "count(latency_ms)"));
     }
     let mut columns: Vec<Column> = all
         .into_iter()
@@ -163,7 +173,7 @@ fn columns(detail: Detail) -> Vec<Column> {
             let up_to = most.map_or(String::new(), |most| format!(" AND latency_ms <= {most}"));
             Column {
                 name,
-                of_rollup: format!("sum({name})"),
+                of_rollup: format!("sum({name})::bigint"),
                 of_events: format!("count(*) FILTER (WHERE latency_ms >= {least}{up_to})"),
             }
         }));
@@ -185,13 +195,16 @@ pub(super) fn sums(relation: Relation, detail: Detail) -> String {
 /// The same, to be taken off.
 pub(super) fn minus_sums(relation: Relation, detail: Detail) -> String {
     listed(detail, |column| {
-        format!("-{} AS {}", column.of(relation), column.name)
+        format!("-({}) AS {}", column.of(relation), column.name)
     })
 }
 
 /// Sums over groups of such sums.
 pub(super) fn sums_of_sums(detail: Detail) -> String {
-    listed(detail, |Column { name, .. }| format!("sum({name}) AS {name}"))
+    listed(detail, |Column { name, .. }| {
+        let cast = cast(name);
+        format!("sum({name}){cast} AS {name}")
+    })
 }
 
 /// The columns of a row of the answer: sums are numeric up to here, and null over nothing.

@@ -4,6 +4,8 @@ use analytics_core::dead_letters::EXPIRE;
 use analytics_core::maintenance::{
     AUDIT_DAY, FORGET_WORKERS, LOOK_BRIEFLY, LOOK_FREELY, MOVE_FLOOR, REPEATED_LATELY,
 };
+use analytics_core::reconcile::span;
+use analytics_core::rollup::Relation;
 use analytics_core::schema::Flavor;
 use time::{Duration, OffsetDateTime, Time};
 
@@ -133,28 +135,30 @@ async fn expire_dead_letters(maintainer: &Maintainer) -> Result<String, Maintena
 async fn audit(maintainer: &mut Maintainer) -> Result<String, MaintenanceError> {
     let today = OffsetDateTime::now_utc().replace_time(Time::MIDNIGHT);
     let day = today - Duration::days(maintainer.audit_day);
+    let (week, _) = span(Relation::WeeklyByKey, day);
     if !maintainer.patient {
         maintainer.client.batch_execute(LOOK_BRIEFLY).await?;
     }
-    let row = maintainer.client.query_one(AUDIT_DAY, &[&day]).await;
+    let row = maintainer.client.query_one(AUDIT_DAY, &[&day, &week]).await;
     maintainer.client.batch_execute(LOOK_FREELY).await?;
     let row = row?;
-    let (by_user, by_quarter): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let (by_user, by_quarter, by_week): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     for (relation, differences) in [
         ("usage_daily_by_user", by_user),
         ("usage_quarter_hourly", by_quarter),
+        ("usage_weekly_by_key", by_week),
     ] {
         let shown = f64::from(u32::try_from(differences).unwrap_or(u32::MAX));
         ::metrics::gauge!(metrics::AUDIT_DIFFERENCES, "relation" => relation).set(shown);
         if differences > 0 {
-            tracing::error!(relation, differences, day = %day.date(), "a rollup differs from its raw events");
+            tracing::error!(relation, differences, day = %day.date(), "a rollup differs from its raw events, or a week from its days");
         }
     }
     // The oldest raw day may be partly dropped.
     let kept = i64::from(maintainer.config.raw_retention_days) - 1;
     maintainer.audit_day = (maintainer.audit_day + 1) % kept;
     Ok(format!(
-        "{}: {by_user} and {by_quarter} organizations differ",
+        "{}: {by_user}, {by_quarter} and {by_week} organizations differ",
         day.date()
     ))
 }

@@ -79,8 +79,7 @@ async fn attempt(
     let mut turn = Turn::wait(config).await?;
     // While the turn lasts nothing is dropped; what was dropped before it is not taken for nothing.
     let floor: OffsetDateTime = turn.client().query_one(READ_WINDOW, &[]).await?.try_get(0)?;
-    let kept_from = floor.replace_time(Time::MIDNIGHT);
-    if day < kept_from {
+    if day < floor.replace_time(Time::MIDNIGHT) {
         return Err(Fault::Gone);
     }
     turn.make_partitions().await?;
@@ -89,9 +88,6 @@ async fn attempt(
     for relation in relations {
         if !is_aggregate(*relation, flavor) {
             let (start, end) = span(*relation, day);
-            if start < kept_from {
-                return Err(Fault::Gone);
-            }
             *mended += add_difference(turn.client(), *relation, start, end).await?;
         }
     }

@@ -79,11 +79,11 @@ pub async fn run(
         owner: &mut owner,
         config: &config.maintenance,
         flavor,
-        kept_from,
-        first,
         stop,
     };
-    let outcome = reconciliation.days(to, arguments.repair, &mut report).await;
+    let outcome = reconciliation
+        .days(first, to, arguments.repair, &mut report)
+        .await;
     if outcome.is_ok() && !arguments.no_ids {
         report.ids = compare::repeated_ids(&mut owner, first, to, arguments.limit).await?;
     }
@@ -97,50 +97,68 @@ struct Reconciliation<'a> {
     owner: &'a mut Owner,
     config: &'a MaintenanceConfig,
     flavor: Flavor,
-    /// Raw events are whole from here on.
-    kept_from: OffsetDateTime,
-    /// The first day to compare.
-    first: OffsetDateTime,
     stop: CancellationToken,
 }
 
 impl Reconciliation<'_> {
     async fn days(
         &mut self,
+        first: OffsetDateTime,
         to: OffsetDateTime,
         repair: bool,
         report: &mut Report,
     ) -> Result<(), OperatorError> {
-        let mut day = self.first;
+        // Weeks are held against their days: after all of them.
+        let (weekly, daily): (Vec<Relation>, Vec<Relation>) = rollups(self.flavor)
+            .iter()
+            .partition(|relation| **relation == Relation::WeeklyByKey);
+        let mut day = first;
         while day < to {
-            let differences = self.compare(day).await?;
-            tracing::debug!(day = %day.date(), differences = differences.len(), "day compared");
-            let left = if repair && !differences.is_empty() {
-                tracing::info!(day = %day.date(), differences = differences.len(), "mending");
-                let relations: Vec<Relation> = rollups(self.flavor)
-                    .iter()
-                    .copied()
-                    .filter(|relation| differences.iter().any(|found| found.relation == *relation))
-                    .collect();
-                report.mended_rows += mend::day(self.config, day, &relations, &self.stop).await?;
-                self.compare(day).await?.len()
-            } else {
-                0
-            };
-            report.add(differences, left);
-            day += Duration::DAY;
+            self.day(day, &daily, repair, report).await?;
+            let next = day + Duration::DAY;
+            if next == to || span(Relation::WeeklyByKey, day).1 == next {
+                self.day(day, &weekly, repair, report).await?;
+            }
+            day = next;
         }
         Ok(())
     }
 
-    /// All differences of a day, and with its first day those of a week whose raw events are all kept.
-    async fn compare(&mut self, day: OffsetDateTime) -> Result<Vec<Difference>, OperatorError> {
+    async fn day(
+        &mut self,
+        day: OffsetDateTime,
+        relations: &[Relation],
+        repair: bool,
+        report: &mut Report,
+    ) -> Result<(), OperatorError> {
+        let differences = self.compare(day, relations).await?;
+        tracing::debug!(day = %day.date(), differences = differences.len(), "day compared");
+        let left = if repair && !differences.is_empty() {
+            tracing::info!(day = %day.date(), differences = differences.len(), "mending");
+            let differing: Vec<Relation> = relations
+                .iter()
+                .copied()
+                .filter(|relation| differences.iter().any(|found| found.relation == *relation))
+                .collect();
+            report.mended_rows += mend::day(self.config, day, &differing, &self.stop).await?;
+            self.compare(day, relations).await?.len()
+        } else {
+            0
+        };
+        report.add(differences, left);
+        Ok(())
+    }
+
+    /// All differences of some rollups on a day, or in the week that it is of.
+    async fn compare(
+        &mut self,
+        day: OffsetDateTime,
+        relations: &[Relation],
+    ) -> Result<Vec<Difference>, OperatorError> {
         let mut differences = Vec::new();
-        for relation in rollups(self.flavor).iter().copied() {
+        for relation in relations.iter().copied() {
             let (start, end) = span(relation, day);
-            if start >= self.kept_from && day == start.max(self.first) {
-                differences.append(&mut compare::span(self.owner, relation, self.flavor, start, end).await?);
-            }
+            differences.append(&mut compare::span(self.owner, relation, self.flavor, start, end).await?);
         }
         Ok(differences)
     }

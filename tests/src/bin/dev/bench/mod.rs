@@ -156,7 +156,23 @@ impl Bench<'_> {
         step.done("stored, maintained");
         let step = Step::begin(format!("{}, every question, idle and live", self.flavor));
         let mut api = services.start_api(&[("RATE_LIMIT_PER_SECOND", "0")]).await?;
-        let asked = questions::measure(&self.rabbitmq.url(), &queue, &api.url("/")).await?;
+        let asked = questions::measure(
+            &self.rabbitmq.url(),
+            &queue,
+            &api.url("/"),
+            history,
+            || {
+                // This process' tree has the two services in it.
+                let trees = [
+                    self.rabbitmq.process(),
+                    self.postgres.process(),
+                    ProcessId::current(),
+                ];
+                trees.into_iter().map(cpu).sum()
+            },
+            async |events| self.until_stored(&worker, events).await,
+        )
+        .await?;
         step.done(format_args!(
             "{} questions; {:.2} cores busy with the events that arrived",
             asked.asked.len(),
@@ -322,7 +338,11 @@ impl Bench<'_> {
     /// A fast path that loses or doubles something is no result.
     async fn check_sums(&self) -> Result<()> {
         let client = self.postgres.connect(DATABASE).await?;
-        for relation in ["usage_daily_by_user", "usage_quarter_hourly"] {
+        for relation in [
+            "usage_daily_by_user",
+            "usage_weekly_by_key",
+            "usage_quarter_hourly",
+        ] {
             let sum = format!("SELECT coalesce(sum(request_count), 0)::bigint FROM {relation}");
             let counted: i64 = client.query_one(&sum, &[]).await?.get(0);
             if usize::try_from(counted)? != self.events {

@@ -1,6 +1,6 @@
 //! What every question costs: the largest and a median organization, and the system, over a history of
-//! two months; with nothing else going on, while events arrive, and with nothing else going on again: the
-//! history has grown by then, so what is live is compared with the mean of before and after.
+//! two months; with nothing else going on, while events arrive, and right after that with nothing else going
+//! on again: what is live is compared with that, over the same events.
 //!
 //! The API keeps no answers, so each one is computed. What a question costs is the time until its whole
 //! answer is here, over HTTP, one question at a time.
@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use e2e::api::Client;
 use e2e::generator::{Generator, Shape};
-use e2e::pid::ProcessId;
 use e2e::publisher::Publisher;
 use e2e::token::{Claims, SECRET};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
 use super::ORGANIZATIONS;
@@ -33,6 +32,8 @@ const SYSTEM_TARGET_MS: f64 = 500.0;
 /// Asked before, and not counted: connections, plans, pages read for the first time.
 const WARM_UP: usize = 5;
 const ASKED: usize = 100;
+/// For how long events arrive before the first answer that counts.
+const BEFORE_LIVE: Duration = Duration::from_secs(2);
 /// Bodies that go to a publisher at a time.
 const PART: usize = 2_000;
 const PUBLISHERS: usize = 3;
@@ -54,11 +55,12 @@ pub(crate) struct Question {
     pub(crate) target_ms: f64,
     pub(crate) idle: Spread,
     pub(crate) live: Spread,
-    pub(crate) idle_after: Spread,
+    /// Right after `live`, over the same events.
+    pub(crate) idle_again: Spread,
 }
 
 /// Of [`ASKED`] answers.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Spread {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
@@ -109,46 +111,43 @@ pub(crate) async fn publish_history(rabbitmq_url: &str, queue: &str, events: usi
     Ok(())
 }
 
-/// Asks every question, idle and live.
-pub(crate) async fn measure(rabbitmq_url: &str, queue: &str, api_base: &str) -> Result<Questions> {
+/// Asks every question, idle and live, over a history of so many events. `cpu` is what this process and all
+/// servers have used; `stored` waits until the worker has stored that many.
+pub(crate) async fn measure(
+    rabbitmq_url: &str,
+    queue: &str,
+    api_base: &str,
+    history: usize,
+    cpu: impl Fn() -> Duration,
+    stored: impl AsyncFn(usize) -> Result<()>,
+) -> Result<Questions> {
     let client = Client::new(api_base, &Claims::system_admin(), SECRET)?;
-    let questions = questions();
-    let idle = ask_all(&client, &questions).await?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn(load(rabbitmq_url.to_owned(), queue.to_owned(), Arc::clone(&stop)));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let cores_busy_live = cores_busy(Duration::from_secs(5)).await?;
-    let live = ask_all(&client, &questions).await?;
-    stop.store(true, Ordering::Relaxed);
-    load.await??;
-    // The last events are committed, and a round of maintenance is over.
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let idle_after = ask_all(&client, &questions).await?;
-    let spreads = idle.into_iter().zip(live).zip(idle_after);
-    let asked = questions
-        .into_iter()
-        .zip(spreads)
-        .map(|(asked, ((idle, live), idle_after))| Question {
-            name: asked.name,
+    let mut questions = Questions::default();
+    for asked in all_questions() {
+        questions.asked.push(Question {
+            idle: ask(&client, &asked).await?,
+            live: Spread::default(),
+            idle_again: Spread::default(),
+            name: asked.name.clone(),
             target_ms: asked.target_ms,
-            idle,
-            live,
-            idle_after,
-        })
-        .collect();
-    Ok(Questions {
-        cores_busy_live,
-        asked,
-    })
-}
-
-/// How many cores this process and all servers below it use.
-async fn cores_busy(span: Duration) -> Result<f64> {
-    let all = ProcessId::current().context("this process has no entry in /proc")?;
-    let (before, began) = (all.tree_cpu(), Instant::now());
-    tokio::time::sleep(span).await;
-    let used = all.tree_cpu().saturating_sub(before);
-    Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
+        });
+    }
+    let mut arrived = history;
+    let load = Load::start(rabbitmq_url, queue).await?;
+    tokio::time::sleep(BEFORE_LIVE).await;
+    let (used, began) = (cpu(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    questions.cores_busy_live = cpu().saturating_sub(used).as_secs_f64() / began.elapsed().as_secs_f64();
+    arrived += load.stop().await?;
+    for (question, asked) in questions.asked.iter_mut().zip(all_questions()) {
+        let load = Load::start(rabbitmq_url, queue).await?;
+        tokio::time::sleep(BEFORE_LIVE).await;
+        question.live = ask(&client, &asked).await?;
+        arrived += load.stop().await?;
+        stored(arrived).await?;
+        question.idle_again = ask(&client, &asked).await?;
+    }
+    Ok(questions)
 }
 
 struct Asked {
@@ -158,7 +157,7 @@ struct Asked {
     parameters: &'static [(&'static str, &'static str)],
 }
 
-fn questions() -> Vec<Asked> {
+fn all_questions() -> Vec<Asked> {
     let of_organization: [(&str, &str, &'static [_]); 14] = [
         ("days, 30 d", "usage", &[("period", "last_30d")]),
         (
@@ -233,42 +232,56 @@ fn questions() -> Vec<Asked> {
     largest.into_iter().chain(median).chain(system).collect()
 }
 
-async fn ask_all(client: &Client, questions: &[Asked]) -> Result<Vec<Spread>> {
-    let mut spreads = Vec::with_capacity(questions.len());
-    for asked in questions {
-        let mut took = Vec::with_capacity(ASKED);
-        for number in 0..WARM_UP + ASKED {
-            let began = Instant::now();
-            client.get(&asked.path, asked.parameters).await?;
-            if number >= WARM_UP {
-                took.push(began.elapsed());
-            }
+async fn ask(client: &Client, asked: &Asked) -> Result<Spread> {
+    let mut took = Vec::with_capacity(ASKED);
+    for number in 0..WARM_UP + ASKED {
+        let began = Instant::now();
+        client.get(&asked.path, asked.parameters).await?;
+        if number >= WARM_UP {
+            took.push(began.elapsed());
         }
-        took.sort_unstable();
-        let at = |place: usize| took[place].as_secs_f64() * 1e3;
-        spreads.push(Spread {
-            p50_ms: at(ASKED / 2),
-            p99_ms: at(ASKED - 1 - ASKED / 100),
-        });
     }
-    Ok(spreads)
+    took.sort_unstable();
+    let at = |place: usize| took[place].as_secs_f64() * 1e3;
+    Ok(Spread {
+        p50_ms: at(ASKED / 2),
+        p99_ms: at(ASKED - 1 - ASKED / 100),
+    })
 }
 
 /// Events of the same organizations, as they happen.
-async fn load(url: String, queue: String, stop: Arc<AtomicBool>) -> Result<()> {
-    let publisher = Publisher::connect(&url, &queue).await?;
-    let mut generator = Generator::new(&Shape {
-        seed: SEED,
-        ..shape()
-    });
-    let mut tick = tokio::time::interval(Duration::from_millis(10));
-    while !stop.load(Ordering::Relaxed) {
-        tick.tick().await;
-        let now = OffsetDateTime::now_utc();
-        let events: Vec<_> = (0..LIVE_PER_SECOND / 100)
-            .map(|_| generator.at(now).body)
-            .collect();
-        publisher.publish(events).await?;
+struct Load {
+    stop: Arc<AtomicBool>,
+    published: JoinHandle<Result<usize>>,
+}
+
+impl Load {
+    async fn start(url: &str, queue: &str) -> Result<Self> {
+        let publisher = Publisher::connect(url, queue).await?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let published = tokio::spawn(async move {
+            // The same ids with each start, at other times: other events.
+            let mut generator = Generator::new(&shape());
+            let mut tick = tokio::time::interval(Duration::from_millis(10));
+            let mut published = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                tick.tick().await;
+                let now = OffsetDateTime::now_utc();
+                let events: Vec<_> = (0..LIVE_PER_SECOND / 100)
+                    .map(|_| generator.at(now).body)
+                    .collect();
+                published += publisher.publish(events).await?;
+            }
+            publisher.close().await?;
+            Ok(published)
+        });
+        Ok(Self { stop, published })
     }
-    Ok(())
+
+    /// Stops it; how many events it has published.
+    async fn stop(self) -> Result<usize> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.published.await?
+    }
 }

@@ -73,14 +73,14 @@ impl Ingest {
 
 impl Question {
     fn good(&self) -> bool {
-        [self.idle, self.live, self.idle_after]
+        [self.idle, self.live, self.idle_again]
             .iter()
             .all(|spread| spread.p99_ms <= self.target_ms)
             && self.live_factor() <= LIVE_FACTOR
     }
 
     fn live_factor(&self) -> f64 {
-        self.live.p50_ms / f64::midpoint(self.idle.p50_ms, self.idle_after.p50_ms)
+        self.live.p50_ms / self.idle_again.p50_ms
     }
 }
 
@@ -200,7 +200,7 @@ fn write_questions(result: &FlavorResult) -> Result<bool> {
             format!("{missed}{}", question.name),
             format!("{:.0}", question.target_ms),
         ];
-        for spread in [question.idle, question.live, question.idle_after] {
+        for spread in [question.idle, question.live, question.idle_again] {
             row.push(format!("{:.1}", spread.p50_ms));
             row.push(format!("{:.1}", spread.p99_ms));
         }
