@@ -159,7 +159,8 @@ async fn the_audit_finds_rows_that_went_in_past_the_triggers(flavor: Flavor) -> 
     platform
         .owner
         .batch_execute(
-            "DELETE FROM usage_weekly_by_key WHERE week = (SELECT max(week) FROM usage_weekly_by_key)",
+            "DELETE FROM usage_weekly_by_key WHERE (week, org_id) = \
+             (SELECT week, org_id FROM usage_weekly_by_key ORDER BY week DESC, org_id LIMIT 1)",
         )
         .await?;
     let said = platform.maintain().await?;
