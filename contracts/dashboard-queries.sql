@@ -39,11 +39,11 @@ GROUP BY 1 ORDER BY 1;
 -- name: org_users
 -- An organization's users, most tokens first.
 SELECT user_id, sum(request_count) AS requests,
-    coalesce(sum(request_count) FILTER (WHERE failed), 0) AS errors,
+    coalesce(sum(request_count) FILTER (WHERE status <> 'success'), 0) AS errors,
     sum(total_input_tokens) AS input_tokens, sum(total_output_tokens) AS output_tokens,
     sum(total_input_tokens + total_output_tokens) AS total_tokens,
     sum(total_cost_e10) / 10000000000 AS cost
-FROM usage_daily_by_key
+FROM usage_daily_by_user
 WHERE org_id = :'org_id' AND day >= :'start_time' AND day < :'end_time'
 GROUP BY 1 ORDER BY total_tokens DESC, user_id;
 

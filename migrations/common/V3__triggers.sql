@@ -107,7 +107,7 @@ CREATE TRIGGER rollup_2_quarter_hourly AFTER INSERT ON usage_events
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT
     EXECUTE FUNCTION add_to_rollup_by_time('usage_quarter_hourly', 'bucket', '15 minutes');
 
-CREATE TRIGGER rollup_6_weekly_by_key AFTER INSERT ON usage_events
+CREATE TRIGGER rollup_5_weekly_by_key AFTER INSERT ON usage_events
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION add_to_usage_weekly_by_key();
 
 -- Where continuous aggregates keep the two coarser ones, triggers must not.
@@ -140,14 +140,3 @@ CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON usage_events
 
 COMMENT ON COLUMN usage_hourly.hour IS 'Start of the hour';
 COMMENT ON COLUMN usage_daily.day IS 'Midnight UTC that begins the day';
-COMMENT ON COLUMN usage_daily_by_key.day IS 'Midnight UTC that begins the day';
-COMMENT ON COLUMN usage_daily_by_key.org_id IS 'Organization';
-COMMENT ON COLUMN usage_daily_by_key.user_id IS 'User';
-COMMENT ON COLUMN usage_daily_by_key.api_key_id IS 'API key';
-COMMENT ON COLUMN usage_daily_by_key.failed IS 'Whether the status is another than success';
-COMMENT ON COLUMN usage_daily_by_key.request_count IS 'Requests';
-COMMENT ON COLUMN usage_daily_by_key.total_input_tokens IS 'Tokens of the prompts';
-COMMENT ON COLUMN usage_daily_by_key.total_output_tokens IS 'Tokens of the answers';
-COMMENT ON COLUMN usage_daily_by_key.total_cost_e10 IS 'Cost in units of 1e-10 US dollars';
-COMMENT ON COLUMN usage_daily_by_key.latency_ms_sum IS 'Sum of the latencies that were measured, milliseconds';
-COMMENT ON COLUMN usage_daily_by_key.latency_count IS 'Requests whose latency was measured';

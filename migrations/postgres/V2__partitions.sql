@@ -1,5 +1,5 @@
 -- Partitions by time for what grows with it: raw events by day, rollups by month. All rollups are kept by
--- triggers (V3, and the last one here).
+-- triggers (V3).
 
 ALTER TABLE usage_events RENAME TO usage_events_shape;
 CREATE TABLE usage_events (LIKE usage_events_shape INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS)
@@ -18,25 +18,6 @@ DO $$ BEGIN
 END $$;
 DROP TABLE usage_daily_by_user_shape;
 ALTER TABLE usage_daily_by_user ADD PRIMARY KEY (org_id, day, user_id, api_key_id, model_name, status);
-
-CREATE TABLE usage_daily_by_key (
-    day                 timestamptz  NOT NULL,
-    org_id              uuid         NOT NULL,
-    user_id             uuid         NOT NULL,
-    api_key_id          uuid         NOT NULL,
-    failed              boolean      NOT NULL,
-    request_count       bigint       NOT NULL,
-    total_input_tokens  bigint       NOT NULL,
-    total_output_tokens bigint       NOT NULL,
-    total_cost_e10      bigint       NOT NULL,
-    latency_ms_sum      bigint       NOT NULL,
-    latency_count       bigint       NOT NULL,
-    PRIMARY KEY (org_id, day, user_id, api_key_id, failed)
-) PARTITION BY RANGE (day);
--- All of an organization's days: a twelfth of the key's size, as equal entries are kept once, and in the order of
--- the rows.
-CREATE INDEX usage_daily_by_key_org_day ON usage_daily_by_key (org_id, day);
-COMMENT ON TABLE usage_daily_by_key IS 'Usage by UTC day, organization, user, key and whether it failed; kept by a trigger on usage_events, 13 months. Half of the rows of usage_daily_by_user or less: whoever asks for no model and no status is answered from it, where no whole week is asked for';
 
 ALTER TABLE usage_weekly_by_key RENAME TO usage_weekly_by_key_shape;
 CREATE TABLE usage_weekly_by_key (LIKE usage_weekly_by_key_shape INCLUDING COMMENTS) PARTITION BY RANGE (week);
@@ -108,8 +89,8 @@ BEGIN
     END LOOP;
     -- The first day's week may begin in the month before.
     FOR step IN SELECT generate_series(date_trunc('month', first_day - 6), last_day, interval '1 month')::date LOOP
-        FOREACH parent IN ARRAY ARRAY['usage_daily_by_user', 'usage_daily_by_key', 'usage_weekly_by_key', 'usage_quarter_hourly',
-                                    'usage_hourly', 'usage_daily'] LOOP
+        FOREACH parent IN ARRAY ARRAY['usage_daily_by_user', 'usage_weekly_by_key', 'usage_quarter_hourly', 'usage_hourly',
+                                    'usage_daily'] LOOP
             CONTINUE WHEN step < date_trunc('month', first_day) AND parent <> 'usage_weekly_by_key';
             IF public.ensure_partition(parent, to_char(step, 'YYYYMM'), step, step + interval '1 month') THEN
                 made := made + 1;
@@ -123,28 +104,3 @@ COMMENT ON FUNCTION ensure_partitions IS 'Makes the partitions that cover a span
 SELECT ensure_partitions(
     (now() AT TIME ZONE 'UTC')::date - 91, (now() AT TIME ZONE 'UTC')::date + 7
 );
-
--- As those of V3.
-CREATE FUNCTION add_to_usage_daily_by_key() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-BEGIN
-    INSERT INTO public.usage_daily_by_key AS r (day, org_id, user_id, api_key_id, failed,
-        request_count, total_input_tokens, total_output_tokens, total_cost_e10, latency_ms_sum, latency_count)
-    SELECT date_bin('1 day', time, '2000-01-01 00:00Z'), org_id, user_id, api_key_id, status <> 'success',
-        count(*), sum(input_tokens), sum(output_tokens), sum((cost * 10000000000)::bigint)::bigint,
-        coalesce(sum(latency_ms), 0), count(latency_ms)
-    FROM added
-    GROUP BY 2, 1, 3, 4, 5
-    ORDER BY 2, 1, 3, 4, 5
-    ON CONFLICT (org_id, day, user_id, api_key_id, failed) DO UPDATE SET
-        request_count = r.request_count + excluded.request_count,
-        total_input_tokens = r.total_input_tokens + excluded.total_input_tokens,
-        total_output_tokens = r.total_output_tokens + excluded.total_output_tokens,
-        total_cost_e10 = r.total_cost_e10 + excluded.total_cost_e10,
-        latency_ms_sum = r.latency_ms_sum + excluded.latency_ms_sum,
-        latency_count = r.latency_count + excluded.latency_count;
-    RETURN NULL;
-END $$;
-COMMENT ON FUNCTION add_to_usage_daily_by_key IS 'Adds the inserted events to usage_daily_by_key';
-CREATE TRIGGER rollup_5_daily_by_key AFTER INSERT ON usage_events
-    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION add_to_usage_daily_by_key();

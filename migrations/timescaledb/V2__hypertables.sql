@@ -22,13 +22,6 @@ ALTER TABLE usage_daily_by_user SET (
 -- It stays in the rowstore: few rows, and those of the running week are rewritten by nearly every batch.
 SELECT create_hypertable('usage_weekly_by_key', by_range('week', interval '28 days'), create_default_indexes => false);
 
--- What is read from it are single days: no rollup of its own.
-CREATE VIEW usage_daily_by_key AS
-SELECT day, org_id, user_id, api_key_id, status <> 'success' AS failed,
-    request_count, total_input_tokens, total_output_tokens, total_cost_e10, latency_ms_sum, latency_count
-FROM usage_daily_by_user;
-COMMENT ON VIEW usage_daily_by_key IS 'The rows of usage_daily_by_user for questions without models and statuses: several for each day, key and failed';
-
 SELECT create_hypertable('usage_quarter_hourly', by_range('bucket', interval '7 days'), create_default_indexes => false);
 ALTER TABLE usage_quarter_hourly SET (
     timescaledb.enable_columnstore, timescaledb.segmentby = 'org_id',

@@ -149,29 +149,6 @@ pub async fn assert_rollups(database: &Client) -> Result<()> {
     .await?;
     assert_rollup(database, "usage_hourly", "hour", "1 hour", by_model, true).await?;
     assert_rollup(database, "usage_daily", "day", "1 day", by_model, true).await?;
-    // In the timescaledb flavor it has several rows for a key.
-    let sums = [
-        "request_count",
-        "total_input_tokens",
-        "total_output_tokens",
-        "total_cost_e10",
-        "latency_ms_sum",
-        "latency_count",
-    ]
-    .map(|measure| format!("sum({measure})::bigint AS {measure}"))
-    .join(", ");
-    let by_key = format!(
-        "(SELECT day, org_id, user_id, api_key_id, failed, {sums} FROM usage_daily_by_key GROUP BY 1, 2, 3, 4, 5) AS by_key"
-    );
-    assert_rollup(
-        database,
-        &by_key,
-        "day",
-        "1 day",
-        "user_id, api_key_id, failed",
-        false,
-    )
-    .await?;
     let by_key = "user_id, api_key_id, failed";
     assert_rollup(database, "usage_weekly_by_key", "week", "7 days", by_key, false).await
 }

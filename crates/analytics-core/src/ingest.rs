@@ -96,5 +96,5 @@ GRANT SELECT, INSERT, UPDATE ON ingest_workers TO {role}";
 /// What a reader's role needs.
 pub const GRANT_READER: &str = "-- grant_reader
 GRANT USAGE ON SCHEMA public TO {role};
-GRANT SELECT ON usage_events, usage_daily_by_user, usage_daily_by_key, usage_weekly_by_key, usage_quarter_hourly,
-    usage_hourly, usage_daily, counted_through, ingest_window, refinery_schema_history TO {role}";
+GRANT SELECT ON usage_events, usage_daily_by_user, usage_weekly_by_key, usage_quarter_hourly, usage_hourly,
+    usage_daily, counted_through, ingest_window, refinery_schema_history TO {role}";

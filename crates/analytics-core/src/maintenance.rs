@@ -207,8 +207,8 @@ FROM ingest_window";
 SELECT format('ALTER TABLE public.%I DETACH PARTITION public.%I FINALIZE', p.relname, c.relname)
 FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhdetachpending
-    AND p.relname IN ('usage_events', 'usage_daily_by_user', 'usage_daily_by_key', 'usage_weekly_by_key',
-        'usage_quarter_hourly', 'usage_hourly', 'usage_daily')";
+    AND p.relname IN ('usage_events', 'usage_daily_by_user', 'usage_weekly_by_key', 'usage_quarter_hourly',
+        'usage_hourly', 'usage_daily')";
 
     /// Partitions whose whole span is past its retention: raw ones that ended before `$1`, rollups that
     /// ended `$2` months ago. The name carries the span; what is attached is looked up.
@@ -218,7 +218,7 @@ WITH partition AS (
         substring(c.relname FROM '^(.+)_p\\d+$') AS stem, substring(c.relname FROM '_p(\\d+)$') AS span
     FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
     WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
-        AND c.relname ~ '^(usage_events_p\\d{8}|usage_(daily_by_user|daily_by_key|weekly_by_key|quarter_hourly|hourly|daily)_p\\d{6})$'
+        AND c.relname ~ '^(usage_events_p\\d{8}|usage_(daily_by_user|weekly_by_key|quarter_hourly|hourly|daily)_p\\d{6})$'
 )
 SELECT name, parent FROM partition
 WHERE CASE WHEN stem = 'usage_events'

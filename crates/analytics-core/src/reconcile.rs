@@ -14,27 +14,13 @@ use crate::rollup::Relation;
 use crate::schema::Flavor;
 
 /// The rollups, in the order in which the triggers write them.
-#[must_use]
-pub fn rollups(flavor: Flavor) -> &'static [Relation] {
-    match flavor {
-        // That of days by key is a view of the one by user.
-        Flavor::TimescaleDb => &[
-            Relation::DailyByUser,
-            Relation::QuarterHourly,
-            Relation::Hourly,
-            Relation::Daily,
-            Relation::WeeklyByKey,
-        ],
-        Flavor::Postgres => &[
-            Relation::DailyByUser,
-            Relation::QuarterHourly,
-            Relation::Hourly,
-            Relation::Daily,
-            Relation::DailyByKey,
-            Relation::WeeklyByKey,
-        ],
-    }
-}
+pub const ROLLUPS: [Relation; 5] = [
+    Relation::DailyByUser,
+    Relation::QuarterHourly,
+    Relation::Hourly,
+    Relation::Daily,
+    Relation::WeeklyByKey,
+];
 
 /// What of a rollup is compared for a day: the day, or the week that it is of.
 #[must_use]
@@ -88,7 +74,7 @@ fn measures(relation: Relation) -> Vec<(String, String)> {
         .collect();
     if matches!(
         relation,
-        Relation::DailyByUser | Relation::DailyByKey | Relation::WeeklyByKey
+        Relation::DailyByUser | Relation::WeeklyByKey
     ) {
         return measures;
     }
@@ -112,7 +98,7 @@ fn measures(relation: Relation) -> Vec<(String, String)> {
 fn key(relation: Relation) -> String {
     let rest = match relation {
         Relation::DailyByUser => "user_id, api_key_id, model_name, status",
-        Relation::DailyByKey | Relation::WeeklyByKey => "user_id, api_key_id, failed",
+        Relation::WeeklyByKey => "user_id, api_key_id, failed",
         _ => "model_name, status",
     };
     format!("org_id, {}, {rest}", relation.time_column())
@@ -318,14 +304,9 @@ mod tests {
         let (by_week, by_time) = others
             .split_once("CREATE FUNCTION add_to_rollup_by_time")
             .unwrap();
-        let partitions = include_str!("../../../migrations/postgres/V2__partitions.sql");
-        let (_, by_key) = partitions
-            .split_once("CREATE FUNCTION add_to_usage_daily_by_key")
-            .unwrap();
         for (relation, part) in [
             (Relation::DailyByUser, by_user),
             (Relation::Hourly, by_time),
-            (Relation::DailyByKey, by_key),
             (Relation::WeeklyByKey, by_week),
         ] {
             let names = measures(relation).into_iter().map(|(name, _)| name).collect();
@@ -338,7 +319,7 @@ mod tests {
 
     #[test]
     fn every_statement_begins_with_its_name() {
-        for relation in rollups(Flavor::Postgres).iter().copied() {
+        for relation in ROLLUPS {
             for statement in [
                 compare(relation, Flavor::TimescaleDb),
                 repair(relation),

@@ -2,13 +2,14 @@
 //!
 //! Every bucket of the answer is covered by the coarsest relation that fits into it; what is left at its two
 //! edges goes to the next finer one, down to raw events. Where that makes many small parts, one finer relation
-//! for all of it is read instead, if that costs less. And where a range ends inside a bucket of a relation, all
+//! for all of it is read instead, or all parts of one relation at once, if that costs less. And where a range ends inside a bucket of a relation, all
 //! of that bucket may be read, and raw events from the end on taken off again: of a day that is still running
 //! there are hardly any. Whatever is chosen, every instant of the range is counted once and no other one is,
 //! none crosses from one bucket into the next by less than its grain, and so their sums add up to the sum
 //! over raw events (the property that the tests hold).
 
 mod nearest;
+mod woven;
 
 use time::{Duration, OffsetDateTime};
 
@@ -22,8 +23,6 @@ pub enum Relation {
     Events,
     /// `usage_daily_by_user`: UTC day by user, key, model and status.
     DailyByUser,
-    /// `usage_daily_by_key`: UTC day by user, key and whether it failed.
-    DailyByKey,
     /// `usage_weekly_by_key`: week from a Monday, UTC, by user, key and whether it failed.
     WeeklyByKey,
     /// `usage_quarter_hourly`: quarter of an hour by model and status.
@@ -41,7 +40,6 @@ impl Relation {
         match self {
             Self::Events => "usage_events",
             Self::DailyByUser => "usage_daily_by_user",
-            Self::DailyByKey => "usage_daily_by_key",
             Self::WeeklyByKey => "usage_weekly_by_key",
             Self::QuarterHourly => "usage_quarter_hourly",
             Self::Hourly => "usage_hourly",
@@ -54,7 +52,7 @@ impl Relation {
     pub fn time_column(self) -> &'static str {
         match self {
             Self::Events => "time",
-            Self::DailyByUser | Self::DailyByKey | Self::Daily => "day",
+            Self::DailyByUser | Self::Daily => "day",
             Self::WeeklyByKey => "week",
             Self::QuarterHourly => "bucket",
             Self::Hourly => "hour",
@@ -65,7 +63,7 @@ impl Relation {
     /// (In the timescaledb flavor the other two are continuous aggregates: a late event waits for a refresh.)
     fn is_kept_by_trigger(self) -> bool {
         match self {
-            Self::DailyByUser | Self::DailyByKey | Self::WeeklyByKey | Self::QuarterHourly => true,
+            Self::DailyByUser | Self::WeeklyByKey | Self::QuarterHourly => true,
             Self::Events | Self::Hourly | Self::Daily => false,
         }
     }
@@ -75,7 +73,7 @@ impl Relation {
     pub fn grain(self) -> Option<Duration> {
         match self {
             Self::Events => None,
-            Self::DailyByUser | Self::DailyByKey | Self::Daily => Some(Duration::DAY),
+            Self::DailyByUser | Self::Daily => Some(Duration::DAY),
             Self::WeeklyByKey => Some(Duration::WEEK),
             Self::QuarterHourly => Some(Duration::minutes(15)),
             Self::Hourly => Some(Duration::HOUR),
@@ -84,14 +82,44 @@ impl Relation {
 }
 
 /// A part of a range and the relation that answers for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     /// Where to read.
     pub relation: Relation,
     /// Which part; its bounds are multiples of the relation's grain.
     pub range: TimeRange,
+    /// Which of the relation's buckets in it.
+    pub read: Read,
     /// Whether it counts, or is taken off what counts.
     pub sign: Sign,
+}
+
+impl Segment {
+    /// How much time it covers before an instant.
+    fn length_until(&self, now: OffsetDateTime) -> Duration {
+        let until = self.range.end().min(now);
+        let grain = self.relation.grain().unwrap_or_default();
+        let listed = |starts: &[OffsetDateTime]| {
+            let past = starts.partition_point(|start| *start < until);
+            grain * u32::try_from(past).unwrap_or(u32::MAX)
+        };
+        match &self.read {
+            Read::All => until - self.range.start(),
+            Read::Only(starts) => listed(starts),
+            Read::Except(starts) => until - self.range.start() - listed(starts),
+        }
+    }
+}
+
+/// Which buckets of a range are read, by where they begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// All.
+    All,
+    /// These.
+    Only(Vec<OffsetDateTime>),
+    /// All but these.
+    Except(Vec<OffsetDateTime>),
 }
 
 /// Whether a part counts.
@@ -174,7 +202,7 @@ pub enum Mend {
     Utc,
 }
 
-/// The segments that answer for `buckets`, in order of time.
+/// The segments that answer for `buckets`.
 ///
 /// # Errors
 /// If no set of relations answers exactly.
@@ -189,7 +217,7 @@ pub fn cover(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Unanswera
 fn relations(needs: &Needs) -> &'static [Relation] {
     match (needs.users, needs.models) {
         (true, true) => &[Relation::DailyByUser, Relation::Events],
-        (true, false) => &[Relation::WeeklyByKey, Relation::DailyByKey, Relation::Events],
+        (true, false) => &[Relation::WeeklyByKey, Relation::DailyByUser, Relation::Events],
         (false, _) => &[
             Relation::Daily,
             Relation::Hourly,
@@ -233,7 +261,8 @@ fn covered(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Why> {
 }
 
 /// With the coarsest relation, without it, without the two coarsest, …: the first one has the fewest raw
-/// events of those that take nothing off. And each of them with a last bucket of its relations read whole.
+/// events of those that take nothing off. And each of them with a last bucket of its relations read whole; and all
+/// of these with what is of one relation read at once.
 fn candidates(buckets: &Buckets, relations: &[Relation]) -> Vec<Vec<Segment>> {
     let mut candidates = Vec::new();
     for coarsest in 0..relations.len() {
@@ -245,6 +274,8 @@ fn candidates(buckets: &Buckets, relations: &[Relation]) -> Vec<Vec<Segment>> {
                 .filter_map(|whole| with_end_taken_off(buckets, relations, *whole)),
         );
     }
+    let woven: Vec<_> = candidates.iter().filter_map(|parts| woven::woven(parts)).collect();
+    candidates.extend(woven);
     candidates
 }
 
@@ -269,6 +300,7 @@ fn with_end_taken_off(buckets: &Buckets, relations: &[Relation], whole: Relation
     segments.push(Segment {
         relation: Relation::Events,
         range: over,
+        read: Read::All,
         sign: Sign::Minus,
     });
     Some(segments)
@@ -313,6 +345,7 @@ fn push(segments: &mut Vec<Segment>, relation: Relation, range: TimeRange) {
         segments.push(Segment {
             relation,
             range,
+            read: Read::All,
             sign: Sign::Plus,
         });
     }
@@ -346,24 +379,23 @@ fn cost(segments: &[Segment], needs: &Needs) -> i64 {
     let all_organizations = if needs.one_organization { 1 } else { 8 };
     segments
         .iter()
-        .map(|Segment { relation, range, .. }| {
-            let rows_a_day = match relation {
+        .map(|segment| {
+            let rows_a_day = match segment.relation {
                 Relation::Daily => 40,
                 Relation::Hourly => 24 * 40,
                 Relation::QuarterHourly => 96 * 40,
                 Relation::DailyByUser => 9_000,
-                // A part of that, as decisions/rollups.md has it, and a quarter of that part.
-                Relation::DailyByKey => 4_500,
+                // As decisions/rollups.md has it.
                 Relation::WeeklyByKey => 1_100,
                 // 217,000, and one takes as long as two rows of a rollup.
                 Relation::Events => 434_000,
             };
             // Planning and starting one more part: a real-time aggregate is planned twice, over all of its chunks.
-            let part = match relation {
+            let part = match segment.relation {
                 Relation::Daily | Relation::Hourly => 50_000,
                 _ => 10_000,
             };
-            let past = range.end().min(needs.now) - range.start();
+            let past = segment.length_until(needs.now);
             part + all_organizations * rows_a_day * past.whole_minutes().max(0) / (24 * 60)
         })
         .sum()

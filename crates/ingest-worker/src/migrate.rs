@@ -152,7 +152,6 @@ async fn choose_flavor(config: &MigrateConfig, client: &Client) -> Result<(Flavo
         "usage_daily",
         "usage_quarter_hourly",
         "usage_daily_by_user",
-        "usage_daily_by_key",
         "usage_weekly_by_key",
     ] {
         if exists(client, &format!("public.{relation}")).await? {

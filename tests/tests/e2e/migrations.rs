@@ -82,7 +82,7 @@ async fn both_flavors_have_one_reading_contract() -> Result<()> {
                 "SELECT format('%s.%s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod)) \
                  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
                  WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND c.relname IN \
-                 ('usage_events', 'usage_daily_by_user', 'usage_daily_by_key', 'usage_weekly_by_key', 'usage_quarter_hourly', \
+                 ('usage_events', 'usage_daily_by_user', 'usage_weekly_by_key', 'usage_quarter_hourly', \
                   'usage_hourly', 'usage_daily', 'dead_letters', 'ingest_workers', 'ingest_window') ORDER BY 1",
                 &[],
             )

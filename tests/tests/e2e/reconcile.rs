@@ -116,13 +116,6 @@ async fn spoil(platform: &Platform, flavor: Flavor) -> Result<()> {
          (SELECT org_id, week FROM usage_weekly_by_key WHERE week < now() - interval '7 days' ORDER BY week DESC, org_id LIMIT 1)"
             .to_owned(),
     );
-    if flavor == Flavor::Postgres {
-        statements.push(
-            "UPDATE usage_daily_by_key SET latency_ms_sum = latency_ms_sum + 1 WHERE (org_id, day) = \
-             (SELECT org_id, day FROM usage_daily_by_key WHERE day < now() - interval '5 days' ORDER BY day DESC, org_id LIMIT 1)"
-                .to_owned(),
-        );
-    }
     for statement in statements {
         let changed = platform.owner.execute(&statement, &[]).await?;
         ensure!(changed > 0, "nothing was spoilt by {statement}");
@@ -162,13 +155,6 @@ async fn faults_are_found_and_mended_while_a_worker_ingests(flavor: Flavor) -> R
     let said = run(&platform, &["reconcile", "--json", "--limit", "1000"]).await?;
     ensure!(said.code == Some(3), "{said:#?}");
     let differences = found(&serde_json::from_str(&said.out)?)?;
-    if flavor == Flavor::Postgres {
-        ensure!(
-            differences
-                .iter()
-                .any(|(name, .., other)| name == "usage_daily_by_key" && *other > 0)
-        );
-    }
     for (rollup, kind) in [
         ("usage_daily_by_user", "missing"),
         ("usage_daily_by_user", "surplus"),

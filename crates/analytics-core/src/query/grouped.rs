@@ -3,10 +3,12 @@
 
 use std::fmt::Write as _;
 
+use time::OffsetDateTime;
+
 use super::measures::{Detail, minus_sums, sums, sums_of_sums};
 use super::{Dimension, Filter, Param, Scope};
 use crate::calendar::Buckets;
-use crate::rollup::{Segment, Sign};
+use crate::rollup::{Read, Segment, Sign};
 
 /// A text with parameters, while it grows.
 #[derive(Debug, Default)]
@@ -54,8 +56,13 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         let from = text.bind(Param::Time(segment.range.start()));
         let to = text.bind(Param::Time(segment.range.end()));
         let time = segment.relation.time_column();
+        let read = match &segment.read {
+            Read::All => String::new(),
+            Read::Only(starts) => format!(" AND {time} = ANY({}::timestamptz[])", times(text, starts)),
+            Read::Except(starts) => format!(" AND {time} <> ALL({}::timestamptz[])", times(text, starts)),
+        };
         let rows = format!(
-            "FROM {}\n    WHERE {time} >= {from} AND {time} < {to}{filter}",
+            "FROM {}\n    WHERE {time} >= {from} AND {time} < {to}{read}{filter}",
             segment.relation.name()
         );
         let (bucket, sums) = match segment.sign {
@@ -96,6 +103,10 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         sums_of_sums(detail),
         parts.join("\n    UNION ALL\n")
     )
+}
+
+fn times(text: &mut Text, times: &[OffsetDateTime]) -> String {
+    text.bind(Param::Times(times.to_vec()))
 }
 
 fn filter(text: &mut Text, scope: Scope, filter: &Filter) -> String {
@@ -146,7 +157,7 @@ impl Bucket {
                 origin: text.bind(Param::Time(origin)),
             },
             None => Self::Listed {
-                starts: text.bind(Param::Times(buckets.starts().to_vec())),
+                starts: times(text, buckets.starts()),
             },
         }
     }

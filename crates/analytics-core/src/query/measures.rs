@@ -121,7 +121,7 @@ impl Column {
     fn of(&self, relation: Relation) -> &str {
         match relation {
             Relation::Events => &self.of_events,
-            Relation::DailyByKey | Relation::WeeklyByKey if self.name == "errors" => {
+            Relation::WeeklyByKey if self.name == "errors" => {
                 "(sum(request_count) FILTER (WHERE failed))::bigint"
             }
             _ => &self.of_rollup,

@@ -6,7 +6,7 @@ mod report;
 
 use analytics_core::ingest::READ_WINDOW;
 use analytics_core::maintenance::READ_FLAVOR;
-use analytics_core::reconcile::{rollups, span};
+use analytics_core::reconcile::{ROLLUPS, span};
 use analytics_core::rollup::Relation;
 use analytics_core::schema::Flavor;
 use clap::Args;
@@ -109,9 +109,9 @@ impl Reconciliation<'_> {
         report: &mut Report,
     ) -> Result<(), OperatorError> {
         // Weeks are held against their days: after all of them.
-        let (weekly, daily): (Vec<Relation>, Vec<Relation>) = rollups(self.flavor)
-            .iter()
-            .partition(|relation| **relation == Relation::WeeklyByKey);
+        let (weekly, daily): (Vec<Relation>, Vec<Relation>) = ROLLUPS
+            .into_iter()
+            .partition(|relation| *relation == Relation::WeeklyByKey);
         let mut day = first;
         while day < to {
             self.day(day, &daily, repair, report).await?;
