@@ -47,11 +47,15 @@ impl Client {
     }
 
     /// Asks, and returns status and body as they come.
-    pub async fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Result<(StatusCode, Value)> {
+    pub async fn fetch(&self, path: &str, parameters: &[(&str, &str)]) -> Result<(StatusCode, Vec<u8>)> {
         let url = self.url(path, parameters)?;
         let response = self.http.get(url).bearer_auth(&self.token).send().await?;
-        let status = response.status();
-        let body = response.bytes().await?;
+        Ok((response.status(), response.bytes().await?.into()))
+    }
+
+    /// Asks, and reads the body.
+    pub async fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Result<(StatusCode, Value)> {
+        let (status, body) = self.fetch(path, parameters).await?;
         let json = serde_json::from_slice(&body)
             .with_context(|| format!("{status}: {}", String::from_utf8_lossy(&body)))?;
         Ok((status, json))

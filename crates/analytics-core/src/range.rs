@@ -72,14 +72,13 @@ fn whole_microseconds(instant: OffsetDateTime) -> OffsetDateTime {
     instant - Duration::nanoseconds(i64::from(instant.nanosecond() % 1000))
 }
 
-/// The last multiple of `step` since 2000-01-03T00:00:00Z, a Monday, that is not after `instant`.
+/// The last multiple of `step`, of whole seconds, since 2000-01-03T00:00:00Z, a Monday, that is not after `instant`.
 #[must_use]
 pub fn floor_to(instant: OffsetDateTime, step: Duration) -> OffsetDateTime {
-    let origin = time::macros::datetime!(2000-01-03 00:00 UTC);
-    let since = (instant - origin).whole_nanoseconds();
-    let over = since.rem_euclid(step.whole_nanoseconds());
-    // `over` is less than a week of nanoseconds, which fits.
-    instant.to_offset(UtcOffset::UTC) - Duration::nanoseconds(i64::try_from(over).unwrap_or(0))
+    const ORIGIN: i64 = time::macros::datetime!(2000-01-03 00:00 UTC).unix_timestamp();
+    let over = (instant.unix_timestamp() - ORIGIN).rem_euclid(step.whole_seconds());
+    let fraction = Duration::nanoseconds(i64::from(instant.nanosecond()));
+    instant.to_offset(UtcOffset::UTC) - fraction - Duration::seconds(over)
 }
 
 /// The first multiple of `step` since then that is not before `instant`.
@@ -93,6 +92,27 @@ pub fn ceil_to(instant: OffsetDateTime, step: Duration) -> OffsetDateTime {
 mod tests {
     use super::*;
     use time::macros::datetime;
+
+    #[test]
+    fn multiples_are_counted_from_a_monday() {
+        let instant = datetime!(2024-03-31 23:30:05.123_456_789 UTC);
+        let floor = |step| floor_to(instant.to_offset(time::macros::offset!(+5:45)), step);
+        assert_eq!(floor(Duration::MINUTE), datetime!(2024-03-31 23:30 UTC));
+        assert_eq!(floor(Duration::WEEK), datetime!(2024-03-25 0:00 UTC));
+        assert_eq!(ceil_to(instant, Duration::WEEK), datetime!(2024-04-01 0:00 UTC));
+        assert_eq!(
+            ceil_to(instant, Duration::SECOND),
+            datetime!(2024-03-31 23:30:06 UTC)
+        );
+        // Before the one that they are counted from, too.
+        let before = datetime!(1970-01-01 0:00:00.5 UTC);
+        assert_eq!(floor_to(before, Duration::WEEK), datetime!(1969-12-29 0:00 UTC));
+        let monday = datetime!(2024-03-25 0:00 UTC);
+        assert_eq!(
+            (floor_to(monday, Duration::WEEK), ceil_to(monday, Duration::WEEK)),
+            (monday, monday)
+        );
+    }
 
     #[test]
     fn ranges_are_never_empty_and_cut_to_microseconds() {

@@ -72,10 +72,7 @@ fn measures(relation: Relation) -> Vec<(String, String)> {
         .iter()
         .map(|(name, sum)| ((*name).to_owned(), (*sum).to_owned()))
         .collect();
-    if matches!(
-        relation,
-        Relation::DailyByUser | Relation::WeeklyByKey
-    ) {
+    if matches!(relation, Relation::DailyByUser | Relation::WeeklyByKey) {
         return measures;
     }
     let mut condition = String::new();

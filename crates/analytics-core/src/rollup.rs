@@ -265,16 +265,25 @@ fn covered(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Why> {
 /// of these with what is of one relation read at once.
 fn candidates(buckets: &Buckets, relations: &[Relation]) -> Vec<Vec<Segment>> {
     let mut candidates = Vec::new();
-    for coarsest in 0..relations.len() {
+    let step = buckets.uniform().map(|(step, _)| step);
+    let too_coarse = |relation: &&Relation| {
+        step.zip(relation.grain())
+            .is_some_and(|(step, grain)| grain > step)
+    };
+    let fitting = relations.iter().take_while(too_coarse).count();
+    for coarsest in fitting..relations.len() {
         let relations = &relations[coarsest..];
-        candidates.push(segments(buckets, relations));
+        candidates.push(segments(buckets, buckets.range().end(), relations));
         candidates.extend(
             relations
                 .iter()
                 .filter_map(|whole| with_end_taken_off(buckets, relations, *whole)),
         );
     }
-    let woven: Vec<_> = candidates.iter().filter_map(|parts| woven::woven(parts)).collect();
+    let woven: Vec<_> = candidates
+        .iter()
+        .filter_map(|parts| woven::woven(parts))
+        .collect();
     candidates.extend(woven);
     candidates
 }
@@ -290,12 +299,7 @@ fn with_end_taken_off(buckets: &Buckets, relations: &[Relation], whole: Relation
     if start < buckets.last().start() {
         return None;
     }
-    let mut segments = Vec::new();
-    for bucket in buckets.iter() {
-        if let Some(before) = TimeRange::part(bucket.start(), bucket.end().min(start)) {
-            fill(before, relations, &mut segments);
-        }
-    }
+    let mut segments = segments(buckets, start, relations);
     push(&mut segments, whole, TimeRange::part(start, whole_end)?);
     segments.push(Segment {
         relation: Relation::Events,
@@ -306,11 +310,23 @@ fn with_end_taken_off(buckets: &Buckets, relations: &[Relation], whole: Relation
     Some(segments)
 }
 
-/// Covers each bucket by itself, and joins what is next to each other and of one relation.
-fn segments(buckets: &Buckets, relations: &[Relation]) -> Vec<Segment> {
+/// Covers each bucket by itself up to an end, and joins what is next to each other and of one relation.
+fn segments(buckets: &Buckets, end: OffsetDateTime, relations: &[Relation]) -> Vec<Segment> {
     let mut segments = Vec::new();
-    for bucket in buckets.iter() {
-        fill(bucket, relations, &mut segments);
+    let mut cover = |start, end| {
+        if let Some(part) = TimeRange::part(start, end) {
+            fill(part, relations, &mut segments);
+        }
+    };
+    let coarsest = relations.first().and_then(|relation| relation.grain());
+    let mut edges = buckets.starts().iter().skip(1);
+    if edges.all(|edge| coarsest.is_none_or(|grain| floor_to(*edge, grain) == *edge)) {
+        // No bucket of the coarsest one is of two: the same, at once.
+        cover(buckets.range().start(), end);
+    } else {
+        buckets
+            .iter()
+            .for_each(|bucket| cover(bucket.start(), bucket.end().min(end)));
     }
     segments
 }

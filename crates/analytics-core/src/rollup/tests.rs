@@ -152,8 +152,14 @@ fn edges_go_to_finer_relations() {
         (Relation::QuarterHourly, datetime!(2026-11-03 0:00 UTC)),
         (Relation::Events, datetime!(2026-11-03 0:45 UTC)),
     ];
-    assert_eq!(segments(&odd, relations(&needs(false))).len(), expected.len());
-    for (segment, expected) in segments(&odd, relations(&needs(false))).iter().zip(expected) {
+    assert_eq!(
+        segments(&odd, odd.range().end(), relations(&needs(false))).len(),
+        expected.len()
+    );
+    for (segment, expected) in segments(&odd, odd.range().end(), relations(&needs(false)))
+        .iter()
+        .zip(expected)
+    {
         assert_eq!((segment.relation, segment.range.start()), expected);
     }
 }

@@ -4,7 +4,6 @@
 //! same, that is a 304, and how fresh it is stands in headers, which a 304 has as well.
 
 use std::hash::{DefaultHasher, Hasher as _};
-use std::io;
 
 use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, VARY};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
@@ -127,24 +126,14 @@ struct Lasting<'a> {
 /// Weak, as it is the same for every encoding. Of the address too, and with it of the organization: the same
 /// numbers of two organizations are two answers.
 fn tag(request: &HttpRequest, media: Media, lasting: &impl Serialize) -> Result<String, ApiError> {
-    struct Digest(DefaultHasher);
-    impl io::Write for Digest {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.write(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut digest = Digest(DefaultHasher::new());
     let asked = (request.path(), request.query_string(), media.name());
-    serde_json::to_writer(&mut digest, &(asked, lasting)).map_err(|error| {
+    let text = serde_json::to_vec(&(asked, lasting)).map_err(|error| {
         tracing::error!(%error, "an answer cannot be written");
         ApiError::Internal
     })?;
-    Ok(format!("W/\"{:016x}\"", digest.0.finish()))
+    let mut digest = DefaultHasher::new();
+    digest.write(&text);
+    Ok(format!("W/\"{:016x}\"", digest.finish()))
 }
 
 /// Whether the caller has the answer of this tag.

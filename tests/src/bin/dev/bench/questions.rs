@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use e2e::api::Client;
 use e2e::generator::{Generator, Shape};
 use e2e::publisher::Publisher;
@@ -236,7 +236,8 @@ async fn ask(client: &Client, asked: &Asked) -> Result<Spread> {
     let mut took = Vec::with_capacity(ASKED);
     for number in 0..WARM_UP + ASKED {
         let began = Instant::now();
-        client.get(&asked.path, asked.parameters).await?;
+        let (status, _) = client.fetch(&asked.path, asked.parameters).await?;
+        ensure!(status.is_success(), "{}: {status}", asked.name);
         if number >= WARM_UP {
             took.push(began.elapsed());
         }
