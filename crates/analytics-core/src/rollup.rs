@@ -2,14 +2,13 @@
 //!
 //! Every bucket of the answer is covered by the coarsest relation that fits into it; what is left at its two
 //! edges goes to the next finer one, down to raw events. Where that makes many small parts, one finer relation
-//! for all of it is read instead, or all parts of one relation at once, if that costs less. And where a range ends inside a bucket of a relation, all
+//! for all of it is read instead, if that costs less. And where a range ends inside a bucket of a relation, all
 //! of that bucket may be read, and raw events from the end on taken off again: of a day that is still running
 //! there are hardly any. Whatever is chosen, every instant of the range is counted once and no other one is,
 //! none crosses from one bucket into the next by less than its grain, and so their sums add up to the sum
 //! over raw events (the property that the tests hold).
 
 mod nearest;
-mod woven;
 
 use time::{Duration, OffsetDateTime};
 
@@ -82,44 +81,14 @@ impl Relation {
 }
 
 /// A part of a range and the relation that answers for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// Where to read.
     pub relation: Relation,
     /// Which part; its bounds are multiples of the relation's grain.
     pub range: TimeRange,
-    /// Which of the relation's buckets in it.
-    pub read: Read,
     /// Whether it counts, or is taken off what counts.
     pub sign: Sign,
-}
-
-impl Segment {
-    /// How much time it covers before an instant.
-    fn length_until(&self, now: OffsetDateTime) -> Duration {
-        let until = self.range.end().min(now);
-        let grain = self.relation.grain().unwrap_or_default();
-        let listed = |starts: &[OffsetDateTime]| {
-            let past = starts.partition_point(|start| *start < until);
-            grain * u32::try_from(past).unwrap_or(u32::MAX)
-        };
-        match &self.read {
-            Read::All => until - self.range.start(),
-            Read::Only(starts) => listed(starts),
-            Read::Except(starts) => until - self.range.start() - listed(starts),
-        }
-    }
-}
-
-/// Which buckets of a range are read, by where they begin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Read {
-    /// All.
-    All,
-    /// These.
-    Only(Vec<OffsetDateTime>),
-    /// All but these.
-    Except(Vec<OffsetDateTime>),
 }
 
 /// Whether a part counts.
@@ -202,7 +171,7 @@ pub enum Mend {
     Utc,
 }
 
-/// The segments that answer for `buckets`.
+/// The segments that answer for `buckets`, in order of time.
 ///
 /// # Errors
 /// If no set of relations answers exactly.
@@ -261,8 +230,7 @@ fn covered(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Why> {
 }
 
 /// With the coarsest relation, without it, without the two coarsest, …: the first one has the fewest raw
-/// events of those that take nothing off. And each of them with a last bucket of its relations read whole; and all
-/// of these with what is of one relation read at once.
+/// events of those that take nothing off. And each of them with a last bucket of its relations read whole.
 fn candidates(buckets: &Buckets, relations: &[Relation]) -> Vec<Vec<Segment>> {
     let mut candidates = Vec::new();
     let step = buckets.uniform().map(|(step, _)| step);
@@ -280,11 +248,6 @@ fn candidates(buckets: &Buckets, relations: &[Relation]) -> Vec<Vec<Segment>> {
                 .filter_map(|whole| with_end_taken_off(buckets, relations, *whole)),
         );
     }
-    let woven: Vec<_> = candidates
-        .iter()
-        .filter_map(|parts| woven::woven(parts))
-        .collect();
-    candidates.extend(woven);
     candidates
 }
 
@@ -304,7 +267,6 @@ fn with_end_taken_off(buckets: &Buckets, relations: &[Relation], whole: Relation
     segments.push(Segment {
         relation: Relation::Events,
         range: over,
-        read: Read::All,
         sign: Sign::Minus,
     });
     Some(segments)
@@ -361,7 +323,6 @@ fn push(segments: &mut Vec<Segment>, relation: Relation, range: TimeRange) {
         segments.push(Segment {
             relation,
             range,
-            read: Read::All,
             sign: Sign::Plus,
         });
     }
@@ -395,8 +356,8 @@ fn cost(segments: &[Segment], needs: &Needs) -> i64 {
     let all_organizations = if needs.one_organization { 1 } else { 8 };
     segments
         .iter()
-        .map(|segment| {
-            let rows_a_day = match segment.relation {
+        .map(|Segment { relation, range, .. }| {
+            let rows_a_day = match relation {
                 Relation::Daily => 40,
                 Relation::Hourly => 24 * 40,
                 Relation::QuarterHourly => 96 * 40,
@@ -407,11 +368,11 @@ fn cost(segments: &[Segment], needs: &Needs) -> i64 {
                 Relation::Events => 434_000,
             };
             // Planning and starting one more part: a real-time aggregate is planned twice, over all of its chunks.
-            let part = match segment.relation {
+            let part = match relation {
                 Relation::Daily | Relation::Hourly => 50_000,
                 _ => 10_000,
             };
-            let past = segment.length_until(needs.now);
+            let past = range.end().min(needs.now) - range.start();
             part + all_organizations * rows_a_day * past.whole_minutes().max(0) / (24 * 60)
         })
         .sum()

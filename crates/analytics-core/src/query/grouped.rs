@@ -3,12 +3,10 @@
 
 use std::fmt::Write as _;
 
-use time::OffsetDateTime;
-
-use super::measures::{Detail, minus_sums, sums, sums_of_sums};
+use super::measures::{Detail, sums, sums_of_sums, values};
 use super::{Dimension, Filter, Param, Scope};
 use crate::calendar::Buckets;
-use crate::rollup::{Read, Segment, Sign};
+use crate::rollup::{Segment, Sign};
 
 /// A text with parameters, while it grows.
 #[derive(Debug, Default)]
@@ -46,67 +44,70 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
     let filter = filter(text, grouping.scope, grouping.filter);
     let bucket = Bucket::of(text, buckets, segments);
     let keys: String = (0..dimensions.len()).map(|place| format!(", k{place}")).collect();
+    let many = are_many(dimensions);
+    // A union of one type in all parts is added up like one table.
+    let text_type = if many { "::text" } else { "" };
     let named: String = dimensions
         .iter()
         .enumerate()
-        .map(|(place, dimension)| format!(", {} AS k{place}", dimension.column()))
+        .map(|(place, dimension)| match dimension.is_id() {
+            true => format!(", {} AS k{place}", dimension.column()),
+            false => format!(", {}{text_type} AS k{place}", dimension.column()),
+        })
         .collect();
     let mut parts = Vec::with_capacity(segments.len());
-    for segment in segments {
-        let from = text.bind(Param::Time(segment.range.start()));
-        let to = text.bind(Param::Time(segment.range.end()));
-        let time = segment.relation.time_column();
-        let read = match &segment.read {
-            Read::All => String::new(),
-            Read::Only(starts) => format!(" AND {time} = ANY({}::timestamptz[])", times(text, starts)),
-            Read::Except(starts) => format!(" AND {time} <> ALL({}::timestamptz[])", times(text, starts)),
-        };
+    for Segment {
+        relation,
+        range,
+        sign,
+    } in segments.iter().copied()
+    {
+        let from = text.bind(Param::Time(range.start()));
+        let to = text.bind(Param::Time(range.end()));
+        let time = relation.time_column();
         let rows = format!(
-            "FROM {}\n    WHERE {time} >= {from} AND {time} < {to}{read}{filter}",
-            segment.relation.name()
+            "FROM {}\n    WHERE {time} >= {from} AND {time} < {to}{filter}",
+            relation.name()
         );
-        let (bucket, sums) = match segment.sign {
-            Sign::Plus => (bucket.expression(time), sums(segment.relation, detail)),
-            Sign::Minus => (bucket.last(text, buckets), minus_sums(segment.relation, detail)),
+        let bucket = match sign {
+            Sign::Plus => bucket.expression(time),
+            Sign::Minus => bucket.last(text, buckets),
         };
         parts.push(match bucket {
-            // A constant is no column to group by: without it, a columnstore is added up by whole columns.
-            Expression::Constant(start) => {
-                let by = by_place(2, dimensions.len());
-                format!("    SELECT {start} AS bucket{named}, {sums}\n    {rows}{by}\n    HAVING count(*) > 0")
+            Expression::Constant(bucket) | Expression::Varying(bucket) if many => {
+                let values = values(relation, sign, detail);
+                format!("    SELECT {bucket} AS bucket{named}, {values}\n    {rows}")
             }
-            // Likewise: first by the relation's own buckets, which are few against its rows.
-            Expression::Computed(bucket) if segment.relation.grain().is_some() && are_few(dimensions) => {
-                let by = by_place(1, dimensions.len() + 1);
+            // A constant is no column to group by: without it, a columnstore is added up by whole columns.
+            Expression::Constant(bucket) => {
+                let (by, sums) = (by_place(2, dimensions.len()), sums(relation, sign, detail));
                 format!(
-                    "    SELECT {bucket} AS bucket{keys}, {}\n    FROM (SELECT {time}{named}, {sums}\n    {rows}{by}) AS fine{by}",
-                    sums_of_sums(detail)
+                    "    SELECT {bucket} AS bucket{named}, {sums}\n    {rows}{by}\n    HAVING count(*) > 0"
                 )
             }
-            Expression::Computed(bucket) | Expression::Column(bucket) => {
-                let by = by_place(1, dimensions.len() + 1);
+            Expression::Varying(bucket) => {
+                let (by, sums) = (by_place(1, dimensions.len() + 1), sums(relation, sign, detail));
                 format!("    SELECT {bucket} AS bucket{named}, {sums}\n    {rows}{by}")
             }
         });
     }
-    // One segment is grouped by the key already.
-    if let [only] = parts.as_slice() {
-        return only.clone();
-    }
+    // Only one is grouped by the key already. Of many groups, a hypertable's chunks had better not be added up one
+    // by one, or the sums of each are passed on serialized: nothing is pulled up past an offset.
+    let fence = match parts.as_slice() {
+        [only] if !many => return only.clone(),
+        [_] => " OFFSET 0",
+        _ => "",
+    };
     // A group of which nothing is left was not there.
     let left = match segments.iter().any(|segment| segment.sign == Sign::Minus) {
         true => "\n    HAVING sum(requests) <> 0",
         false => "",
     };
     format!(
-        "    SELECT bucket{keys}, {}\n    FROM (\n{}\n    ) AS segment\n    GROUP BY bucket{keys}{left}",
+        "    SELECT bucket{keys}, {}\n    FROM (\n{}{fence}\n    ) AS segment\n    GROUP BY bucket{keys}{left}",
         sums_of_sums(detail),
         parts.join("\n    UNION ALL\n")
     )
-}
-
-fn times(text: &mut Text, times: &[OffsetDateTime]) -> String {
-    text.bind(Param::Times(times.to_vec()))
 }
 
 fn filter(text: &mut Text, scope: Scope, filter: &Filter) -> String {
@@ -157,7 +158,7 @@ impl Bucket {
                 origin: text.bind(Param::Time(origin)),
             },
             None => Self::Listed {
-                starts: times(text, buckets.starts()),
+                starts: text.bind(Param::Times(buckets.starts().to_vec())),
             },
         }
     }
@@ -174,12 +175,12 @@ impl Bucket {
     fn expression(&self, time: &str) -> Expression {
         match self {
             Self::Only { start } => Expression::Constant(format!("{start}::timestamptz")),
-            Self::OfRelation => Expression::Column(time.to_owned()),
+            Self::OfRelation => Expression::Varying(time.to_owned()),
             // The origin is not after any row: date_bin of PostgreSQL before 15.6 is wrong there.
-            Self::Even { step, origin } => Expression::Computed(format!(
+            Self::Even { step, origin } => Expression::Varying(format!(
                 "date_bin(interval '{step} seconds', {time}, {origin}::timestamptz)"
             )),
-            Self::Listed { starts } => Expression::Computed(format!(
+            Self::Listed { starts } => Expression::Varying(format!(
                 "({starts}::timestamptz[])[width_bucket({time}, {starts}::timestamptz[])]"
             )),
         }
@@ -189,13 +190,13 @@ impl Bucket {
 /// What a bucket is in SQL.
 enum Expression {
     Constant(String),
-    Column(String),
-    Computed(String),
+    Varying(String),
 }
 
-/// Whether groups are few: models and statuses are, whoever used them are not.
-fn are_few(dimensions: &[Dimension]) -> bool {
-    dimensions.iter().all(|dimension| dimension.is_of_models())
+/// Whether groups may be many: users and keys are, models and statuses are not. (Organizations are many as well, but
+/// hardly asked for over more than one relation, and added up by whole columns.)
+fn are_many(dimensions: &[Dimension]) -> bool {
+    dimensions.iter().any(|dimension| dimension.is_of_users())
 }
 
 /// `GROUP BY` so many columns from a place on. By place, because a relation has a column named `bucket`.

@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 
 use crate::cost::Cost;
 use crate::latency::{self, BUCKETS, COLUMNS, Latency};
-use crate::rollup::Relation;
+use crate::rollup::{Relation, Sign};
 
 /// What is counted, of one bucket, one row or the whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -110,98 +110,132 @@ fn histogram(row: &Row) -> Result<[i64; BUCKETS], RowError> {
     Ok(counts)
 }
 
-/// A column of measures: its name, and how it is added up from a rollup and from raw events.
-struct Column {
-    name: &'static str,
-    of_rollup: String,
-    of_events: String,
+/// What a row adds to a measure.
+struct Source {
+    value: String,
+    /// Nothing, unless this holds.
+    when: Option<String>,
 }
 
-impl Column {
-    fn of(&self, relation: Relation) -> &str {
-        match relation {
-            Relation::Events => &self.of_events,
-            Relation::WeeklyByKey if self.name == "errors" => {
-                "(sum(request_count) FILTER (WHERE failed))::bigint"
-            }
-            _ => &self.of_rollup,
+/// What counts one for each row.
+const ONE: &str = "1";
+
+impl Source {
+    fn always(value: &str) -> Self {
+        Self {
+            value: value.to_owned(),
+            when: None,
+        }
+    }
+
+    fn when(value: &str, condition: &str) -> Self {
+        Self {
+            value: value.to_owned(),
+            when: Some(condition.to_owned()),
+        }
+    }
+
+    fn of_each_row(&self) -> String {
+        match (&self.when, &*self.value) {
+            // Multiplied as exactly as the triggers do.
+            (_, "cost") => "(cost * 10000000000)::bigint".to_owned(),
+            (None, value) => format!("{value}::bigint"),
+            (Some(condition), value) => format!("CASE WHEN {condition} THEN {value}::bigint ELSE 0 END"),
+        }
+    }
+
+    fn sum(&self) -> String {
+        let filter = match &self.when {
+            Some(condition) => format!(" FILTER (WHERE {condition})"),
+            None => String::new(),
+        };
+        match &*self.value {
+            ONE => format!("count(*){filter}"),
+            "cost" => "round(sum(cost) * 10000000000)".to_owned(),
+            // Of costs alone there may be more than a bigint holds.
+            value @ "total_cost_e10" => format!("sum({value})"),
+            value => format!("(sum({value}){filter})::bigint"),
         }
     }
 }
 
-fn columns(detail: Detail) -> Vec<Column> {
-    // A sum of bigint is numeric, which is slow to add up again; of costs alone there may be more than a bigint
-    // holds.
-    let mut all = vec![
-        ("requests", "sum(request_count)::bigint", "count(*)"),
-        (
-            "errors",
-            "(sum(request_count) FILTER (WHERE status <> 'success'))::bigint",
-            "count(*) FILTER (WHERE status <> 'success')",
-        ),
+/// The measures, and where they come from.
+fn columns(relation: Relation, detail: Detail) -> Vec<(&'static str, Source)> {
+    let of = |rollup: Source, events: Source| match relation {
+        Relation::Events => events,
+        _ => rollup,
+    };
+    let (always, when) = (Source::always, Source::when);
+    let failed = match relation {
+        Relation::WeeklyByKey => "failed",
+        _ => "status <> 'success'",
+    };
+    let mut columns = vec![
+        ("requests", of(always("request_count"), always(ONE))),
+        ("errors", of(when("request_count", failed), when(ONE, failed))),
         (
             "input_tokens",
-            "sum(total_input_tokens)::bigint",
-            "sum(input_tokens)",
+            of(always("total_input_tokens"), always("input_tokens")),
         ),
         (
             "output_tokens",
-            "sum(total_output_tokens)::bigint",
-            "sum(output_tokens)",
+            of(always("total_output_tokens"), always("output_tokens")),
         ),
-        (
-            "cost_e10",
-            "sum(total_cost_e10)",
-            "round(sum(cost) * 10000000000)",
-        ),
+        ("cost_e10", of(always("total_cost_e10"), always("cost"))),
     ];
     if detail != Detail::Counts {
-        all.push(("latency_ms_sum", "sum(latency_ms_sum)::bigint", "sum(latency_ms)"));
-        all.push(("latency_count", "sum(latency_count)::bigint", "count(latency_ms)"));
+        let measured = when(ONE, "latency_ms IS NOT NULL");
+        columns.push((
+            "latency_ms_sum",
+            of(always("latency_ms_sum"), always("latency_ms")),
+        ));
+        columns.push(("latency_count", of(always("latency_count"), measured)));
     }
-    let mut columns: Vec<Column> = all
-        .into_iter()
-        .map(|(name, of_rollup, of_events)| Column {
-            name,
-            of_rollup: of_rollup.to_owned(),
-            of_events: of_events.to_owned(),
-        })
-        .collect();
     if detail == Detail::Histogram {
         columns.extend(COLUMNS.iter().enumerate().map(|(bucket, name)| {
             let (least, most) = latency::bounds(bucket);
             let up_to = most.map_or(String::new(), |most| format!(" AND latency_ms <= {most}"));
-            Column {
-                name,
-                of_rollup: format!("sum({name})::bigint"),
-                of_events: format!("count(*) FILTER (WHERE latency_ms >= {least}{up_to})"),
-            }
+            let within = format!("latency_ms >= {least}{up_to}");
+            (*name, of(always(name), when(ONE, &within)))
         }));
     }
     columns
 }
 
-fn listed(detail: Detail, write: impl Fn(&Column) -> String) -> String {
-    columns(detail).iter().map(write).collect::<Vec<_>>().join(", ")
+fn listed(detail: Detail, write: impl Fn(&str) -> String) -> String {
+    let columns = columns(Relation::Events, detail);
+    columns
+        .iter()
+        .map(|(name, _)| write(name))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
-/// Sums over the rows of a relation.
-pub(super) fn sums(relation: Relation, detail: Detail) -> String {
-    listed(detail, |column| {
-        format!("{} AS {}", column.of(relation), column.name)
-    })
+fn of_relation(relation: Relation, sign: Sign, detail: Detail, write: impl Fn(&Source) -> String) -> String {
+    let columns = columns(relation, detail);
+    let written = columns.iter().map(|(name, source)| {
+        let value = write(source);
+        match sign {
+            Sign::Plus => format!("{value} AS {name}"),
+            Sign::Minus => format!("-({value}) AS {name}"),
+        }
+    });
+    written.collect::<Vec<_>>().join(", ")
 }
 
-/// The same, to be taken off.
-pub(super) fn minus_sums(relation: Relation, detail: Detail) -> String {
-    listed(detail, |column| {
-        format!("-({}) AS {}", column.of(relation), column.name)
-    })
+/// What each row of a relation adds, or is taken off: all bigint.
+pub(super) fn values(relation: Relation, sign: Sign, detail: Detail) -> String {
+    of_relation(relation, sign, detail, Source::of_each_row)
+}
+
+/// The sums of that: bigint, which is fast to add up again, but for costs.
+pub(super) fn sums(relation: Relation, sign: Sign, detail: Detail) -> String {
+    of_relation(relation, sign, detail, Source::sum)
 }
 
 /// Sums over groups of such sums.
 pub(super) fn sums_of_sums(detail: Detail) -> String {
-    listed(detail, |Column { name, .. }| {
+    listed(detail, |name| {
         let cast = cast(name);
         format!("sum({name}){cast} AS {name}")
     })
@@ -209,7 +243,7 @@ pub(super) fn sums_of_sums(detail: Detail) -> String {
 
 /// The columns of a row of the answer: sums are numeric up to here, and null over nothing.
 pub(super) fn plain(detail: Detail) -> String {
-    listed(detail, |Column { name, .. }| {
+    listed(detail, |name| {
         let cast = cast(name);
         format!("coalesce({name}, 0){cast} AS {name}")
     })
@@ -217,7 +251,7 @@ pub(super) fn plain(detail: Detail) -> String {
 
 /// The same, added up over all rows of a group.
 pub(super) fn totals(detail: Detail) -> String {
-    listed(detail, |Column { name, .. }| {
+    listed(detail, |name| {
         let cast = cast(name);
         format!("coalesce(sum({name}), 0){cast} AS {name}")
     })
@@ -225,7 +259,7 @@ pub(super) fn totals(detail: Detail) -> String {
 
 /// The same, of nothing.
 pub(super) fn zeros(detail: Detail) -> String {
-    listed(detail, |Column { name, .. }| format!("0{} AS {name}", cast(name)))
+    listed(detail, |name| format!("0{} AS {name}", cast(name)))
 }
 
 fn cast(name: &str) -> &'static str {
