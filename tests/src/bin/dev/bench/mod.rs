@@ -77,7 +77,7 @@ async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
         let questions = match wanted("questions") {
             true => {
                 bench
-                    .questions(number_from_environment("BENCH_HISTORY", 2_000_000)?)
+                    .questions(number_from_environment("BENCH_HISTORY", 2_000_000)?, rounds)
                     .await?
             }
             false => questions::Questions::default(),
@@ -139,8 +139,8 @@ impl Bench<'_> {
         })
     }
 
-    /// What each question costs over a history of so many events.
-    async fn questions(&self, history: usize) -> Result<questions::Questions> {
+    /// What each question costs over a history of so many events, in so many rounds.
+    async fn questions(&self, history: usize, rounds: usize) -> Result<questions::Questions> {
         let queue = unique_queue("bench");
         let queues = Queues::connect(&self.rabbitmq.url()).await?;
         queues.declare_quorum(&queue, &[]).await?;
@@ -161,6 +161,7 @@ impl Bench<'_> {
             &queue,
             &api.url("/"),
             history,
+            rounds,
             || {
                 // This process' tree has the two services in it.
                 let trees = [
