@@ -100,7 +100,7 @@ CREATE TABLE usage_weekly_by_key (
 -- the rows.
 CREATE INDEX usage_weekly_by_key_org_week ON usage_weekly_by_key (org_id, week);
 
-COMMENT ON TABLE usage_weekly_by_key IS 'Usage by week, organization, user, key and whether it failed; kept by a trigger on usage_events, 13 months. A quarter of the rows of days: whoever asks for no model and no status is answered from it, but for the days before the first whole week';
+COMMENT ON TABLE usage_weekly_by_key IS 'Usage by week, organization, user, key and whether it failed; kept by a trigger on usage_events, 13 months. A ninth of the rows of usage_daily_by_user: whoever asks for no model and no status is answered from it, where whole weeks are asked for';
 COMMENT ON COLUMN usage_weekly_by_key.week IS 'Midnight UTC that begins the week''s Monday';
 COMMENT ON COLUMN usage_weekly_by_key.org_id IS 'Organization';
 COMMENT ON COLUMN usage_weekly_by_key.user_id IS 'User';

@@ -218,7 +218,7 @@ impl Buckets {
     }
 
     /// The step and an origin not after the first bucket, if a step from bucket to bucket is always the
-    /// same.
+    /// same; the first and the last bucket are not wider either.
     pub(crate) fn uniform(&self) -> Option<(Duration, OffsetDateTime)> {
         let [first, second, rest @ ..] = &*self.starts else {
             return None;

@@ -233,13 +233,14 @@ fn covered(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Why> {
 /// events of those that take nothing off. And each of them with a last bucket of its relations read whole.
 fn candidates(buckets: &Buckets, relations: &[Relation]) -> Vec<Vec<Segment>> {
     let mut candidates = Vec::new();
+    // No bucket is wider than an even step: none of a relation's fits into it.
     let step = buckets.uniform().map(|(step, _)| step);
     let too_coarse = |relation: &&Relation| {
         step.zip(relation.grain())
             .is_some_and(|(step, grain)| grain > step)
     };
-    let fitting = relations.iter().take_while(too_coarse).count();
-    for coarsest in fitting..relations.len() {
+    let first_fitting = relations.iter().take_while(too_coarse).count();
+    for coarsest in first_fitting..relations.len() {
         let relations = &relations[coarsest..];
         candidates.push(segments(buckets, buckets.range().end(), relations));
         candidates.extend(
@@ -283,7 +284,7 @@ fn segments(buckets: &Buckets, end: OffsetDateTime, relations: &[Relation]) -> V
     let coarsest = relations.first().and_then(|relation| relation.grain());
     let mut edges = buckets.starts().iter().skip(1);
     if edges.all(|edge| coarsest.is_none_or(|grain| floor_to(*edge, grain) == *edge)) {
-        // No bucket of the coarsest one is of two: the same, at once.
+        // No row of the coarsest one lies across an edge, and finer grains divide it: the same, at once.
         cover(buckets.range().start(), end);
     } else {
         buckets
@@ -362,8 +363,8 @@ fn cost(segments: &[Segment], needs: &Needs) -> i64 {
                 Relation::Hourly => 24 * 40,
                 Relation::QuarterHourly => 96 * 40,
                 Relation::DailyByUser => 9_000,
-                // As decisions/rollups.md has it.
-                Relation::WeeklyByKey => 1_100,
+                // A ninth, as decisions/rollups.md has it.
+                Relation::WeeklyByKey => 1_000,
                 // 217,000, and one takes as long as two rows of a rollup.
                 Relation::Events => 434_000,
             };

@@ -225,6 +225,23 @@ async fn a_partition_is_made_behind_an_open_reader() -> Result<()> {
     Ok(reader.batch_execute("COMMIT").await?)
 }
 
+#[tokio::test]
+async fn a_week_that_begins_in_the_month_before_has_its_partition() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    platform
+        .owner
+        .batch_execute(
+            "SELECT ensure_partitions('2031-03-01', '2031-03-01'); \
+             INSERT INTO usage_events (time, event_id, org_id, user_id, api_key_id, model_name, \
+                 input_tokens, output_tokens, total_tokens, cost, status) \
+             SELECT '2031-03-01 00:00Z', id, id, id, id, 'model', 1, 2, 3, 0.5, 'success' FROM gen_random_uuid() AS id",
+        )
+        .await?;
+    let weeks = "SELECT count(*) FROM usage_weekly_by_key WHERE week = '2031-02-24 00:00Z'";
+    ensure!(platform.count(weeks).await? == 1, "the event is in no week");
+    Ok(())
+}
+
 /// Of every rollup, and of none that is kept: by name, as what was detached has no parent any more.
 #[tokio::test]
 async fn months_past_their_retention_are_dropped_from_every_rollup() -> Result<()> {

@@ -103,6 +103,14 @@ async fn queries_read_rollups(flavor: Flavor) -> Result<()> {
         read.contains("usage_weekly_by_key"),
         "users of a running week read {read:?}"
     );
+    // Sums of single chunks would be passed on serialized, for every user of every chunk.
+    users.group_by = vec![Dimension::User, Dimension::Model];
+    let of_one_relation = statement(&users)?;
+    users.group_by = vec![Dimension::User];
+    for statement in [of_one_relation, statement(&users)?] {
+        let plan = explained(&platform, &statement).await?.to_string();
+        ensure!(!plan.contains(r#""Partial Mode":"Partial""#), "{plan}");
+    }
     let with_edges = over_time(organization, odd, &all, BucketWidth::Day, "UTC")?;
     let read = relations(&platform, &with_edges).await?;
     ensure!(
@@ -157,9 +165,8 @@ fn statement(ask: &Ask) -> Result<Statement> {
         .map_err(|why| anyhow::anyhow!("{why:?}"))
 }
 
-/// The tables that a plan reads, partitions and chunks by the name of what they are part of.
-async fn relations(platform: &Platform, statement: &Statement) -> Result<BTreeSet<String>> {
-    let explained = platform
+async fn explained(platform: &Platform, statement: &Statement) -> Result<Value> {
+    let row = platform
         .owner
         .query_one(
             &format!("EXPLAIN (FORMAT JSON) {}", statement.sql()),
@@ -167,7 +174,12 @@ async fn relations(platform: &Platform, statement: &Statement) -> Result<BTreeSe
         )
         .await
         .with_context(|| statement.sql().to_owned())?;
-    let plan: Value = explained.get(0);
+    Ok(row.get(0))
+}
+
+/// The tables that a plan reads, partitions and chunks by the name of what they are part of.
+async fn relations(platform: &Platform, statement: &Statement) -> Result<BTreeSet<String>> {
+    let plan = explained(platform, statement).await?;
     let mut names = BTreeSet::new();
     collect(&plan, &mut names);
     let mut roots = BTreeSet::new();

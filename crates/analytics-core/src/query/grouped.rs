@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use super::keys::Keys;
 use super::measures::{Detail, sums, sums_of_sums, values};
 use super::{Dimension, Filter, Param, Scope};
 use crate::calendar::Buckets;
@@ -29,6 +30,8 @@ pub(super) struct Grouping<'a> {
     pub(super) buckets: &'a Buckets,
     pub(super) dimensions: &'a [Dimension],
     pub(super) detail: Detail,
+    /// Whether all groups but those in `leaders` are one, whose keys are null.
+    pub(super) among_leaders: bool,
 }
 
 /// `SELECT bucket, k0, k1, …, measures` over all segments.
@@ -43,9 +46,9 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
     } = *grouping;
     let filter = filter(text, grouping.scope, grouping.filter);
     let bucket = Bucket::of(text, buckets, segments);
-    let keys: String = (0..dimensions.len()).map(|place| format!(", k{place}")).collect();
+    let keys = Keys(dimensions.len());
     let many = are_many(dimensions);
-    // A union of one type in all parts is added up like one table.
+    // Events have varchar: a union is added up like one table only if its parts are of the same types.
     let text_type = if many { "::text" } else { "" };
     let named: String = dimensions
         .iter()
@@ -91,8 +94,8 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
             }
         });
     }
-    // Only one is grouped by the key already. Of many groups, a hypertable's chunks had better not be added up one
-    // by one, or the sums of each are passed on serialized: nothing is pulled up past an offset.
+    // Many groups of one hypertable would be added up chunk by chunk, and the sums of each passed on serialized, which
+    // takes longer: nothing is pulled up past an offset. A union is no hypertable. Few groups of one part are done.
     let fence = match parts.as_slice() {
         [only] if !many => return only.clone(),
         [_] => " OFFSET 0",
@@ -103,8 +106,15 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         true => "\n    HAVING sum(requests) <> 0",
         false => "",
     };
+    let (keys, join) = match grouping.among_leaders {
+        true => (
+            keys.of("leaders"),
+            format!(" LEFT JOIN leaders ON {}", keys.equal("segment")),
+        ),
+        false => (keys.of("segment"), String::new()),
+    };
     format!(
-        "    SELECT bucket{keys}, {}\n    FROM (\n{}{fence}\n    ) AS segment\n    GROUP BY bucket{keys}{left}",
+        "    SELECT bucket{keys}, {}\n    FROM (\n{}{fence}\n    ) AS segment{join}\n    GROUP BY bucket{keys}{left}",
         sums_of_sums(detail),
         parts.join("\n    UNION ALL\n")
     )
@@ -195,7 +205,7 @@ enum Expression {
 
 /// Whether groups may be many: users and keys are, models and statuses are not. (Organizations are many as well, but
 /// hardly asked for over more than one relation, and added up by whole columns.)
-fn are_many(dimensions: &[Dimension]) -> bool {
+pub(super) fn are_many(dimensions: &[Dimension]) -> bool {
     dimensions.iter().any(|dimension| dimension.is_of_users())
 }
 

@@ -111,50 +111,43 @@ fn histogram(row: &Row) -> Result<[i64; BUCKETS], RowError> {
 }
 
 /// What a row adds to a measure.
-struct Source {
-    value: String,
-    /// Nothing, unless this holds.
-    when: Option<String>,
+enum Source {
+    /// One, if this holds.
+    One(Option<String>),
+    /// What is in this column.
+    Column(&'static str),
+    /// What is in this column, if that holds.
+    ColumnIf(&'static str, &'static str),
+    /// The cost of an event, in units of 1e-10 USD.
+    Cost,
+    /// The cost of a rollup's row, in these.
+    Costs,
 }
 
-/// What counts one for each row.
-const ONE: &str = "1";
-
 impl Source {
-    fn always(value: &str) -> Self {
-        Self {
-            value: value.to_owned(),
-            when: None,
-        }
-    }
-
-    fn when(value: &str, condition: &str) -> Self {
-        Self {
-            value: value.to_owned(),
-            when: Some(condition.to_owned()),
-        }
-    }
-
     fn of_each_row(&self) -> String {
-        match (&self.when, &*self.value) {
-            // Multiplied as exactly as the triggers do.
-            (_, "cost") => "(cost * 10000000000)::bigint".to_owned(),
-            (None, value) => format!("{value}::bigint"),
-            (Some(condition), value) => format!("CASE WHEN {condition} THEN {value}::bigint ELSE 0 END"),
+        match self {
+            Self::One(None) => "1::bigint".to_owned(),
+            Self::One(Some(condition)) => format!("CASE WHEN {condition} THEN 1::bigint ELSE 0 END"),
+            Self::Column(name) => format!("{name}::bigint"),
+            Self::ColumnIf(name, condition) => {
+                format!("CASE WHEN {condition} THEN {name}::bigint ELSE 0 END")
+            }
+            // As the triggers do.
+            Self::Cost => "(cost * 10000000000)::bigint".to_owned(),
+            Self::Costs => "total_cost_e10".to_owned(),
         }
     }
 
     fn sum(&self) -> String {
-        let filter = match &self.when {
-            Some(condition) => format!(" FILTER (WHERE {condition})"),
-            None => String::new(),
-        };
-        match &*self.value {
-            ONE => format!("count(*){filter}"),
-            "cost" => "round(sum(cost) * 10000000000)".to_owned(),
+        match self {
+            Self::One(None) => "count(*)".to_owned(),
+            Self::One(Some(condition)) => format!("count(*) FILTER (WHERE {condition})"),
+            Self::Column(name) => format!("sum({name})::bigint"),
+            Self::ColumnIf(name, condition) => format!("(sum({name}) FILTER (WHERE {condition}))::bigint"),
             // Of costs alone there may be more than a bigint holds.
-            value @ "total_cost_e10" => format!("sum({value})"),
-            value => format!("(sum({value}){filter})::bigint"),
+            Self::Cost => "round(sum(cost) * 10000000000)".to_owned(),
+            Self::Costs => "sum(total_cost_e10)".to_owned(),
         }
     }
 }
@@ -165,38 +158,40 @@ fn columns(relation: Relation, detail: Detail) -> Vec<(&'static str, Source)> {
         Relation::Events => events,
         _ => rollup,
     };
-    let (always, when) = (Source::always, Source::when);
     let failed = match relation {
         Relation::WeeklyByKey => "failed",
         _ => "status <> 'success'",
     };
+    let column = Source::Column;
+    let one_if = |condition: &str| Source::One(Some(condition.to_owned()));
+    let errors = of(Source::ColumnIf("request_count", failed), one_if(failed));
     let mut columns = vec![
-        ("requests", of(always("request_count"), always(ONE))),
-        ("errors", of(when("request_count", failed), when(ONE, failed))),
+        ("requests", of(column("request_count"), Source::One(None))),
+        ("errors", errors),
         (
             "input_tokens",
-            of(always("total_input_tokens"), always("input_tokens")),
+            of(column("total_input_tokens"), column("input_tokens")),
         ),
         (
             "output_tokens",
-            of(always("total_output_tokens"), always("output_tokens")),
+            of(column("total_output_tokens"), column("output_tokens")),
         ),
-        ("cost_e10", of(always("total_cost_e10"), always("cost"))),
+        ("cost_e10", of(Source::Costs, Source::Cost)),
     ];
     if detail != Detail::Counts {
-        let measured = when(ONE, "latency_ms IS NOT NULL");
+        let count = of(column("latency_count"), one_if("latency_ms IS NOT NULL"));
         columns.push((
             "latency_ms_sum",
-            of(always("latency_ms_sum"), always("latency_ms")),
+            of(column("latency_ms_sum"), column("latency_ms")),
         ));
-        columns.push(("latency_count", of(always("latency_count"), measured)));
+        columns.push(("latency_count", count));
     }
     if detail == Detail::Histogram {
         columns.extend(COLUMNS.iter().enumerate().map(|(bucket, name)| {
             let (least, most) = latency::bounds(bucket);
             let up_to = most.map_or(String::new(), |most| format!(" AND latency_ms <= {most}"));
-            let within = format!("latency_ms >= {least}{up_to}");
-            (*name, of(always(name), when(ONE, &within)))
+            let within = one_if(&format!("latency_ms >= {least}{up_to}"));
+            (*name, of(column(name), within))
         }));
     }
     columns
@@ -233,7 +228,7 @@ pub(super) fn sums(relation: Relation, sign: Sign, detail: Detail) -> String {
     of_relation(relation, sign, detail, Source::sum)
 }
 
-/// Sums over groups of such sums.
+/// Sums over groups of such values or sums.
 pub(super) fn sums_of_sums(detail: Detail) -> String {
     listed(detail, |name| {
         let cast = cast(name);

@@ -9,6 +9,7 @@
 
 pub mod freshness;
 mod grouped;
+mod keys;
 mod measures;
 pub mod usage;
 
@@ -98,7 +99,7 @@ impl Dimension {
         matches!(self, Self::User | Self::ApiKey)
     }
 
-    /// Whether the rollup by key cannot tell it apart. Of these there are few.
+    /// Whether the rollup by key cannot tell it apart.
     fn is_of_models(self) -> bool {
         matches!(self, Self::Model | Self::Status)
     }

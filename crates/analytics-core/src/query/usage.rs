@@ -7,10 +7,11 @@ use time::OffsetDateTime;
 use tokio_postgres::Row as SqlRow;
 use uuid::Uuid;
 
-use super::grouped::{Grouping, Text, grouped};
+use super::grouped::{Grouping, Text, are_many, grouped};
+use super::keys::Keys;
 use super::measures::{Detail, Measures, RowError, plain, totals, zeros};
 use super::{Dimension, Param, Question, Scope, Statement};
-use crate::calendar::Buckets;
+use crate::calendar::{BucketWidth, Buckets};
 use crate::rollup::{Kept, Needs, Segment, Unanswerable, cover};
 
 /// The most rows of an answer.
@@ -180,9 +181,11 @@ impl Ask {
             None => None,
         };
         let mut text = Text::default();
+        let ranking = self.ranking(kept, &segments);
         let sql = self.sql(
             &mut text,
             &segments,
+            ranking.as_ref(),
             before.as_ref().map(|(buckets, segments)| (*buckets, &**segments)),
         );
         Ok(Statement {
@@ -192,6 +195,19 @@ impl Ask {
         })
     }
 
+    /// The whole range as one bucket, and what answers for it, if leaders are looked for among so many groups that
+    /// it would not do to have them bucket by bucket first.
+    fn ranking(&self, kept: Kept, segments: &[Segment]) -> Option<(Buckets, Vec<Segment>)> {
+        let over_time =
+            matches!(self.rows, Rows::Buckets { top: Some(_), .. }) && self.buckets.starts().len() > 1;
+        if !over_time || !are_many(&self.group_by) {
+            return None;
+        }
+        let whole = Buckets::new(self.buckets.range(), BucketWidth::All, self.buckets.zone());
+        let coarser = cover(&whole, &self.needs(kept)).unwrap_or_else(|_| segments.to_vec());
+        Some((whole, coarser))
+    }
+
     fn grouping<'a>(&'a self, buckets: &'a Buckets, dimensions: &'a [Dimension]) -> Grouping<'a> {
         Grouping {
             scope: self.question.scope,
@@ -199,32 +215,47 @@ impl Ask {
             buckets,
             dimensions,
             detail: self.detail(),
+            among_leaders: false,
         }
     }
 
-    fn sql(&self, text: &mut Text, segments: &[Segment], before: Option<(&Buckets, &[Segment])>) -> String {
+    fn sql(
+        &self,
+        text: &mut Text,
+        segments: &[Segment],
+        ranking: Option<&(Buckets, Vec<Segment>)>,
+        before: Option<(&Buckets, &[Segment])>,
+    ) -> String {
         let detail = self.detail();
         let keys = Keys(self.group_by.len());
         let most = MOST_ROWS + 1;
-        let mut with = vec![format!(
-            "grouped AS MATERIALIZED (\n{}\n)",
-            grouped(text, &self.grouping(&self.buckets, &self.group_by), segments)
-        )];
-        let mut parts = vec![format!(
-            "SELECT 'total' AS part, NULL::timestamptz AS bucket{}, {} FROM grouped",
-            keys.nulls(),
-            totals(detail)
-        )];
-        let leaders = self.leaders(text, keys);
-        let join = leaders.as_ref().map(|leaders| {
-            with.push(format!("leaders AS MATERIALIZED (\n    {leaders}\n)"));
+        let mut with = Vec::new();
+        let mut join = None;
+        let mut grouping = self.grouping(&self.buckets, &self.group_by);
+        if let Some((whole, segments)) = ranking {
+            let ranked = grouped(text, &self.grouping(whole, &self.group_by), segments);
+            with.push(format!("ranked AS MATERIALIZED (\n{ranked}\n)"));
+            with.extend(self.leaders(text, keys, "ranked"));
+            grouping.among_leaders = true;
+        }
+        let groups = grouped(text, &grouping, segments);
+        with.push(format!("grouped AS MATERIALIZED (\n{groups}\n)"));
+        if ranking.is_none()
+            && let Some(leaders) = self.leaders(text, keys, "grouped")
+        {
+            with.push(leaders);
             let outer = if matches!(self.rows, Rows::ById { .. }) {
                 ""
             } else {
                 "LEFT "
             };
-            format!("{outer}JOIN leaders ON {}", keys.equal())
-        });
+            join = Some(format!("{outer}JOIN leaders ON {}", keys.equal("grouped")));
+        }
+        let mut parts = vec![format!(
+            "SELECT 'total' AS part, NULL::timestamptz AS bucket{}, {} FROM grouped",
+            keys.nulls(),
+            totals(detail)
+        )];
         let shown = self.shown(text, &mut with, &mut parts, keys);
         parts.push(match &join {
             None => format!(
@@ -258,7 +289,7 @@ impl Ask {
                     "SELECT 'row before', NULL{}, {} FROM before JOIN leaders ON {}",
                     keys.texts("leaders"),
                     plain(detail),
-                    keys.equal().replace("grouped.", "before.")
+                    keys.equal("before")
                 ));
             }
         }
@@ -270,16 +301,16 @@ impl Ask {
         )
     }
 
-    /// The keys that have rows of their own, where not all have.
-    fn leaders(&self, text: &mut Text, keys: Keys) -> Option<String> {
+    /// The keys that have rows of their own, where not all have; `groups` has all of them.
+    fn leaders(&self, text: &mut Text, keys: Keys, groups: &str) -> Option<String> {
         let names = keys.plain();
-        match &self.rows {
+        let leaders = match &self.rows {
             Rows::Ranked { top } | Rows::Buckets { top: Some(top), .. } => {
                 let top = text.bind(Param::Number(i64::from(*top)));
-                Some(format!(
-                    "SELECT {names} FROM grouped GROUP BY {names} \
+                format!(
+                    "SELECT {names} FROM {groups} GROUP BY {names} \
                      ORDER BY sum(input_tokens + output_tokens) DESC, {names} LIMIT {top}::bigint"
-                ))
+                )
             }
             Rows::ById { after, limit } => {
                 let after = match after {
@@ -291,12 +322,11 @@ impl Ask {
                     }
                 };
                 let limit = text.bind(Param::Number(number(*limit) + 1));
-                Some(format!(
-                    "SELECT k0 FROM grouped{after} ORDER BY k0 LIMIT {limit}::bigint"
-                ))
+                format!("SELECT k0 FROM {groups}{after} ORDER BY k0 LIMIT {limit}::bigint")
             }
-            Rows::Buckets { top: None, .. } => None,
-        }
+            Rows::Buckets { top: None, .. } => return None,
+        };
+        Some(format!("leaders AS MATERIALIZED (\n    {leaders}\n)"))
     }
 
     /// The condition on the buckets of this page.
@@ -456,38 +486,4 @@ fn conditions(conditions: &[String]) -> String {
 
 fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// The key columns `k0`, `k1`, …, so many.
-#[derive(Debug, Clone, Copy)]
-struct Keys(usize);
-
-impl Keys {
-    fn each(self, write: impl Fn(usize) -> String) -> String {
-        (0..self.0).map(write).collect()
-    }
-
-    fn plain(self) -> String {
-        let names: Vec<String> = (0..self.0).map(|place| format!("k{place}")).collect();
-        names.join(", ")
-    }
-
-    fn nulls(self) -> String {
-        self.each(|place| format!(", NULL::text AS k{place}"))
-    }
-
-    fn texts(self, table: &str) -> String {
-        self.each(|place| format!(", {table}.k{place}::text AS k{place}"))
-    }
-
-    fn of(self, table: &str) -> String {
-        self.each(|place| format!(", {table}.k{place}"))
-    }
-
-    fn equal(self) -> String {
-        let pairs: Vec<String> = (0..self.0)
-            .map(|place| format!("grouped.k{place} = leaders.k{place}"))
-            .collect();
-        pairs.join(" AND ")
-    }
 }

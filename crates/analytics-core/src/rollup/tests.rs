@@ -378,6 +378,18 @@ proptest! {
     }
 
     #[test]
+    fn what_is_covered_at_once_is_covered_as_bucket_by_bucket((buckets, needs) in asked()) {
+        let relations = relations(&needs);
+        for coarsest in 0..relations.len() {
+            let mut one_by_one = Vec::new();
+            for bucket in buckets.iter() {
+                fill(bucket, &relations[coarsest..], &mut one_by_one);
+            }
+            prop_assert_eq!(segments(&buckets, buckets.range().end(), &relations[coarsest..]), one_by_one);
+        }
+    }
+
+    #[test]
     fn an_answer_reads_only_what_is_kept_and_a_refusal_names_a_way_out((buckets, needs) in asked()) {
         match cover(&buckets, &needs) {
             Ok(segments) => {

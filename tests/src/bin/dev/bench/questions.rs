@@ -186,7 +186,7 @@ struct Asked {
 
 fn all_questions() -> Vec<Asked> {
     // First what reads raw events: each second of load adds as many to this day as the history has in hours.
-    let of_organization: [(&str, &str, &'static [_]); 14] = [
+    let of_organization: [(&str, &str, &'static [_]); 15] = [
         (
             "minutes, 24 h",
             "usage",
@@ -230,6 +230,11 @@ fn all_questions() -> Vec<Asked> {
             &[("period", "last_24h"), ("bucket_width", "15m")],
         ),
         ("users, 30 d", "users", &[("period", "last_30d")]),
+        (
+            "ten users by the day",
+            "usage",
+            &[("period", "last_30d"), ("group_by", "user_id"), ("top", "10")],
+        ),
         ("users, this month", "users", &[]),
         ("keys, 30 d", "keys", &[("period", "last_30d")]),
         ("models, 30 d", "models", &[("period", "last_30d")]),
