@@ -132,8 +132,8 @@ pub(crate) async fn publish_history(rabbitmq_url: &str, queue: &str, events: usi
     Ok(())
 }
 
-/// Asks every question, idle and live, over a history of so many events, in so many rounds. `cpu` is what this process and all
-/// servers have used; `stored` waits until the worker has stored that many.
+/// Asks every question, idle and live, over a history of so many events, in so many rounds. `cpu` is what this
+/// process and all servers have used; `stored` waits until the worker has stored that many.
 pub(crate) async fn measure(
     rabbitmq_url: &str,
     queue: &str,
