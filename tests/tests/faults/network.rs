@@ -225,11 +225,19 @@ async fn partition_in_mid_copy_with_two_workers(flavor: Flavor) -> Result<()> {
     broker.set(Rules::black_hole());
     database.set(Rules::black_hole());
     // The broker gives the lonely one up and delivers to the other; TCP ends what is left in the database.
-    tokio::time::sleep(Duration::from_secs(45)).await;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut redelivered = 0.0;
+    while redelivered == 0.0 {
+        ensure!(
+            Instant::now() < deadline,
+            "nothing came to the other worker within 120 s"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        redelivered = scene.metric(REDELIVERED).await?;
+    }
     scene
         .proof
         .add("COPYs that were cut off", database.counts().sprung as f64);
-    let redelivered = scene.metric(REDELIVERED).await?;
     scene
         .proof
         .add("events that came to the other worker", redelivered);
