@@ -51,6 +51,18 @@ pub const COMMIT: &str = "-- commit\nCOMMIT";
 /// Gives a batch up.
 pub const ROLLBACK: &str = "-- rollback\nROLLBACK";
 
+/// The process that serves this session.
+pub const OWN_PROCESS: &str = "-- own_process\nSELECT pg_backend_pid()";
+
+/// Ends the sessions that process `$1` waits for, if they stand in a COPY that began more than `$2` ago and wait for
+/// its next rows: that state has no timeout of its own (it is not idle, and a statement's timeout is not looked at
+/// while rows are awaited), and the kernel of a client that is frozen answers keepalives for ever. Only this role's:
+/// whom else it waits for is not ours to end.
+pub const END_STALLED_BLOCKERS: &str = "-- end_stalled_blockers
+SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = ANY(pg_blocking_pids($1)) AND usename = current_user
+    AND state = 'active' AND wait_event = 'ClientRead' AND query_start < clock_timestamp() - $2 * interval '1 second'";
+
 /// Which times are accepted, by the database's clock: from the first on, up to the second.
 pub const READ_WINDOW: &str =
     "-- read_window\nSELECT floor, now() + interval '10 minutes' FROM ingest_window";

@@ -188,6 +188,9 @@ impl Sink {
                 tracing::warn!(%error, ?stage, rows = piece.rows.len(), "the server is told to give a batch up");
                 // Awaited: until the server gives up, the next try would wait for its locks.
                 if let Some(connection) = self.connection.take() {
+                    connection
+                        .end_stalled_blockers(&self.database, self.deadline)
+                        .await;
                     connection.cancel(&self.database).await;
                 }
             }

@@ -1,13 +1,19 @@
 //! Batches that the database refuses, in part or for a while: the offender is found, and nobody else pays.
 
+use std::fmt::Write as _;
+use std::io::Cursor;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use e2e::generator::{Event, Generator, Shape};
 use e2e::malformed;
+use e2e::oracle::assert_stored;
+use e2e::servers::connect;
+use futures_util::{SinkExt as _, pin_mut};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::platform::{Flavor, Platform};
 use crate::rollups;
@@ -19,6 +25,7 @@ crate::in_both_flavors!(
     a_row_is_not_condemned_for_its_sessions_past,
     of_two_with_one_key_the_one_that_can_be_stored_is,
     sessions_keep_what_the_promise_needs,
+    a_session_that_stands_still_in_a_copy_is_ended,
 );
 
 fn events(seed: u64, count: usize) -> Vec<Event> {
@@ -247,5 +254,50 @@ async fn sessions_keep_what_the_promise_needs(flavor: Flavor) -> Result<()> {
     ensure!(duplicates == 600.0, "{duplicates} duplicates were counted");
     drop(worker);
     platform.maintain().await?;
+    rollups::assert_equal_raw(&platform).await
+}
+
+/// As that of a worker whose process is frozen: its kernel answers, so that nothing else ends it.
+async fn a_session_that_stands_still_in_a_copy_is_ended(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    platform.declare_queue().await?;
+    let events = events(76, 2_000);
+    let standing = connect(&platform.url_of("writer")?).await?;
+    standing.batch_execute("BEGIN").await?;
+    let columns = "time, event_id, org_id, user_id, api_key_id, model_name, input_tokens, output_tokens, \
+                   total_tokens, cost, status";
+    let copy = standing
+        .copy_in(&format!("COPY usage_events ({columns}) FROM STDIN"))
+        .await?;
+    pin_mut!(copy);
+    // The server takes rows in by the thousand.
+    let mut lines = String::new();
+    for Event { fact, .. } in &events {
+        let micros = i128::from(fact.time_us) * 1_000;
+        let time = OffsetDateTime::from_unix_timestamp_nanos(micros)?.format(&Rfc3339)?;
+        let (organization, user, key) = (fact.org_id, fact.user_id, fact.api_key_id);
+        writeln!(
+            lines,
+            "{time}\t{}\t{organization}\t{user}\t{key}\tm\t1\t1\t2\t0\tsuccess",
+            fact.event_id
+        )?;
+    }
+    copy.send(Cursor::new(lines)).await?;
+    let worker = platform
+        .worker(&[("BATCH_DEADLINE_SECONDS", "3"), ("WRITER_LANES", "1")])
+        .await?;
+    platform
+        .publisher()
+        .await?
+        .publish(events.iter().map(|event| &event.body))
+        .await?;
+    platform.wait_for_a_lock_waiter().await?;
+    platform.wait_stored(2_000, 0).await?;
+    ensure!(
+        standing.is_closed(),
+        "the session that stands still goes on: {}",
+        worker.log()
+    );
+    assert_stored(&platform.owner, events.iter().map(|event| &event.fact)).await?;
     rollups::assert_equal_raw(&platform).await
 }

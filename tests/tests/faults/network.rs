@@ -224,7 +224,9 @@ async fn partition_in_mid_copy_with_two_workers(flavor: Flavor) -> Result<()> {
     .await?;
     broker.set(Rules::black_hole());
     database.set(Rules::black_hole());
-    // The broker gives the lonely one up and delivers to the other; TCP ends what is left in the database.
+    // The broker gives the lonely one up and delivers to the other. What is left in the database ends by the server's
+    // timeout, or where that does not see it (in a COPY; TCP goes on answering here), when the other one has waited
+    // for it to its batch's deadline of 60 s.
     let deadline = Instant::now() + Duration::from_secs(120);
     let mut redelivered = 0.0;
     while redelivered == 0.0 {

@@ -74,6 +74,7 @@ impl TryError {
 /// A session with its prepared statements.
 pub(super) struct Connection {
     client: Client,
+    process: i32,
     copy_events: Statement,
     copy_staged: Statement,
     insert_staged: Statement,
@@ -93,9 +94,12 @@ impl Connection {
                 client.prepare(ingest::INSERT_STAGED),
                 client.prepare(ingest::READ_WINDOW),
                 client.prepare(ingest::INSERT_DEAD_LETTERS),
+                client.query_one(ingest::OWN_PROCESS, &[]),
             )?;
-            let (copy_events, copy_staged, insert_staged, read_window, insert_dead_letters) = statements;
+            let (copy_events, copy_staged, insert_staged, read_window, insert_dead_letters, process) =
+                statements;
             Ok(Self {
+                process: process.try_get(0)?,
                 client,
                 copy_events,
                 copy_staged,
@@ -140,6 +144,34 @@ impl Connection {
         let cancelled = tokio::time::timeout(CANCEL_DEADLINE, cancel.cancel_query(database.tls()));
         if !matches!(cancelled.await, Ok(Ok(()))) {
             tracing::debug!("the server could not be told to give a statement up");
+        }
+    }
+
+    /// Ends other sessions of this role that it has waited for and that stand still in a COPY: those of a worker whose
+    /// process is frozen, or cut off by something that answers in its place. They would hold their keys for ever.
+    pub(super) async fn end_stalled_blockers(&self, database: &Database, waited: Duration) {
+        let end = async {
+            let client = database.connect().await?;
+            // Whoever began so long before has had at least half of the time that a batch may take.
+            let seconds = waited.as_secs_f64() / 2.0;
+            client
+                .query(ingest::END_STALLED_BLOCKERS, &[&self.process, &seconds])
+                .await
+        };
+        match tokio::time::timeout(CANCEL_DEADLINE, end).await {
+            Ok(Ok(ended)) => {
+                for row in ended {
+                    let process: i32 = row.get(0);
+                    tracing::warn!(
+                        process,
+                        "a session that stood still in a COPY held this batch up; it was ended"
+                    );
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(error = explain(&error), "nobody could be asked who holds it up")
+            }
+            Err(_) => tracing::debug!("no answer to who holds it up"),
         }
     }
 
