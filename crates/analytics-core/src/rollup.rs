@@ -124,6 +124,8 @@ pub struct Needs {
     pub users: bool,
     /// Whether models or statuses do.
     pub models: bool,
+    /// Whether only relations will do that are kept by triggers, like those by user: then both agree in one snapshot.
+    pub as_of_commit: bool,
     /// Whether it is about one organization. Only then may raw events be read: over all organizations they
     /// would be a scan of everything.
     pub one_organization: bool,
@@ -187,6 +189,7 @@ fn relations(needs: &Needs) -> &'static [Relation] {
     match (needs.users, needs.models) {
         (true, true) => &[Relation::DailyByUser, Relation::Events],
         (true, false) => &[Relation::WeeklyByKey, Relation::DailyByUser, Relation::Events],
+        (false, _) if needs.as_of_commit => &[Relation::QuarterHourly, Relation::Events],
         (false, _) => &[
             Relation::Daily,
             Relation::Hourly,

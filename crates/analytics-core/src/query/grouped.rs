@@ -30,8 +30,18 @@ pub(super) struct Grouping<'a> {
     pub(super) buckets: &'a Buckets,
     pub(super) dimensions: &'a [Dimension],
     pub(super) detail: Detail,
-    /// Whether all groups but those in `leaders` are one, whose keys are null.
-    pub(super) among_leaders: bool,
+    pub(super) groups: Groups,
+}
+
+/// Which groups there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Groups {
+    /// All.
+    All,
+    /// Those in `leaders`, and all others as one whose keys are null.
+    LeadersAndRest,
+    /// Those in `leaders`, whose users are in `owners`.
+    Leaders,
 }
 
 /// `SELECT bucket, k0, k1, …, measures` over all segments.
@@ -68,10 +78,20 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         let from = text.bind(Param::Time(range.start()));
         let to = text.bind(Param::Time(range.end()));
         let time = relation.time_column();
-        let rows = format!(
-            "FROM {}\n    WHERE {time} >= {from} AND {time} < {to}{filter}",
-            relation.name()
-        );
+        let name = relation.name();
+        let rows = format!("FROM {name}\n    WHERE {time} >= {from} AND {time} < {to}{filter}");
+        let rows = match (grouping.groups, relation.grain()) {
+            (Groups::Leaders, None) => format!("{rows}{OWNED}"),
+            // Of each bucket the owners' rows, by the primary key: there are many others between two buckets'.
+            (Groups::Leaders, Some(grain)) => {
+                let steps = text.bind(Param::Times(range.steps(grain)));
+                format!(
+                    "FROM unnest({steps}::timestamptz[]) AS step CROSS JOIN LATERAL (\n    \
+                     SELECT * {rows}{OWNED} AND {time} = step OFFSET 0) AS owned"
+                )
+            }
+            _ => rows,
+        };
         let bucket = match sign {
             Sign::Plus => bucket.expression(time),
             Sign::Minus => bucket.last(text, buckets),
@@ -106,12 +126,11 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         true => "\n    HAVING sum(requests) <> 0",
         false => "",
     };
-    let (keys, join) = match grouping.among_leaders {
-        true => (
-            keys.of("leaders"),
-            format!(" LEFT JOIN leaders ON {}", keys.equal("segment")),
-        ),
-        false => (keys.of("segment"), String::new()),
+    let on = keys.equal("segment");
+    let (keys, join) = match grouping.groups {
+        Groups::All => (keys.of("segment"), String::new()),
+        Groups::LeadersAndRest => (keys.of("leaders"), format!(" LEFT JOIN leaders ON {on}")),
+        Groups::Leaders => (keys.of("leaders"), format!(" JOIN leaders ON {on}")),
     };
     format!(
         "    SELECT bucket{keys}, {}\n    FROM (\n{}{fence}\n    ) AS segment{join}\n    GROUP BY bucket{keys}{left}",
@@ -119,6 +138,9 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         parts.join("\n    UNION ALL\n")
     )
 }
+
+/// The condition that a row may be one of a leader's.
+const OWNED: &str = " AND user_id = ANY(ARRAY(SELECT owner FROM owners))";
 
 fn filter(text: &mut Text, scope: Scope, filter: &Filter) -> String {
     let mut sql = String::new();

@@ -18,6 +18,11 @@ impl Keys {
         self.each(|place| format!(", NULL::text AS k{place}"))
     }
 
+    /// In a later part of a union: of the types of the first.
+    pub(super) fn untyped_nulls(self) -> String {
+        self.each(|place| format!(", NULL AS k{place}"))
+    }
+
     pub(super) fn texts(self, table: &str) -> String {
         self.each(|place| format!(", {table}.k{place}::text AS k{place}"))
     }

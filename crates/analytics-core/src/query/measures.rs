@@ -27,6 +27,8 @@ pub struct Measures {
 /// How much is asked about latencies: a histogram is thirteen more columns to add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
+    /// Nothing, nor about costs and errors: what groups are ranked by.
+    Tokens,
     /// Nothing.
     Counts,
     /// The mean, which all relations know.
@@ -81,7 +83,7 @@ impl Measures {
     pub(super) fn from_row(row: &Row, detail: Detail) -> Result<Self, RowError> {
         let units: Decimal = row.try_get("cost_e10")?;
         let latency = match detail {
-            Detail::Counts => None,
+            Detail::Tokens | Detail::Counts => None,
             Detail::Mean | Detail::Histogram => Some(Latency {
                 sum_ms: row.try_get("latency_ms_sum")?,
                 count: row.try_get("latency_count")?,
@@ -178,6 +180,10 @@ fn columns(relation: Relation, detail: Detail) -> Vec<(&'static str, Source)> {
         ),
         ("cost_e10", of(Source::Costs, Source::Cost)),
     ];
+    if detail == Detail::Tokens {
+        columns.retain(|(name, _)| !matches!(*name, "errors" | "cost_e10"));
+        return columns;
+    }
     if detail != Detail::Counts {
         let count = of(column("latency_count"), one_if("latency_ms IS NOT NULL"));
         columns.push((
@@ -234,6 +240,16 @@ pub(super) fn sums_of_sums(detail: Detail) -> String {
         let cast = cast(name);
         format!("sum({name}){cast} AS {name}")
     })
+}
+
+/// The same of each such row, with its sign turned.
+pub(super) fn negated(detail: Detail) -> String {
+    listed(detail, |name| format!("-{name} AS {name}"))
+}
+
+/// The names of the measures.
+pub(super) fn names(detail: Detail) -> String {
+    listed(detail, str::to_owned)
 }
 
 /// The columns of a row of the answer: sums are numeric up to here, and null over nothing.

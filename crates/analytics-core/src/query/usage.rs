@@ -7,10 +7,10 @@ use time::OffsetDateTime;
 use tokio_postgres::Row as SqlRow;
 use uuid::Uuid;
 
-use super::grouped::{Grouping, Text, are_many, grouped};
+use super::grouped::{Grouping, Groups, Text, are_many, grouped};
 use super::keys::Keys;
-use super::measures::{Detail, Measures, RowError, plain, totals, zeros};
-use super::{Dimension, Param, Question, Scope, Statement};
+use super::measures::{Detail, Measures, RowError, names, negated, plain, sums_of_sums, totals, zeros};
+use super::{Dimension, Filter, Param, Question, Scope, Statement};
 use crate::calendar::{BucketWidth, Buckets};
 use crate::rollup::{Kept, Needs, Segment, Unanswerable, cover};
 
@@ -153,6 +153,7 @@ impl Ask {
         Needs {
             users: self.is_by_user(),
             models: self.is_by_model(),
+            as_of_commit: false,
             one_organization: matches!(self.question.scope, Scope::Organization(_)),
             now: self.now,
             kept,
@@ -195,17 +196,35 @@ impl Ask {
         })
     }
 
-    /// The whole range as one bucket, and what answers for it, if leaders are looked for among so many groups that
-    /// it would not do to have them bucket by bucket first.
-    fn ranking(&self, kept: Kept, segments: &[Segment]) -> Option<(Buckets, Vec<Segment>)> {
+    /// How leaders are looked for among so many groups that it would not do to have them bucket by bucket first.
+    fn ranking(&self, kept: Kept, segments: &[Segment]) -> Option<Ranking> {
         let over_time =
             matches!(self.rows, Rows::Buckets { top: Some(_), .. }) && self.buckets.starts().len() > 1;
         if !over_time || !are_many(&self.group_by) {
             return None;
         }
         let whole = Buckets::new(self.buckets.range(), BucketWidth::All, self.buckets.zone());
-        let coarser = cover(&whole, &self.needs(kept)).unwrap_or_else(|_| segments.to_vec());
-        Some((whole, coarser))
+        let needs = self.needs(kept);
+        let coarser = cover(&whole, &needs).unwrap_or_else(|_| segments.to_vec());
+        let Filter {
+            user_ids,
+            api_key_ids,
+            ..
+        } = &self.question.filter;
+        let all = Needs {
+            users: false,
+            as_of_commit: true,
+            ..needs
+        };
+        let everything = match needs.one_organization && user_ids.is_empty() && api_key_ids.is_empty() {
+            true => cover(&self.buckets, &all).ok(),
+            false => None,
+        };
+        Some(Ranking {
+            whole,
+            segments: coarser,
+            everything,
+        })
     }
 
     fn grouping<'a>(&'a self, buckets: &'a Buckets, dimensions: &'a [Dimension]) -> Grouping<'a> {
@@ -215,7 +234,7 @@ impl Ask {
             buckets,
             dimensions,
             detail: self.detail(),
-            among_leaders: false,
+            groups: Groups::All,
         }
     }
 
@@ -223,7 +242,7 @@ impl Ask {
         &self,
         text: &mut Text,
         segments: &[Segment],
-        ranking: Option<&(Buckets, Vec<Segment>)>,
+        ranking: Option<&Ranking>,
         before: Option<(&Buckets, &[Segment])>,
     ) -> String {
         let detail = self.detail();
@@ -231,14 +250,10 @@ impl Ask {
         let most = MOST_ROWS + 1;
         let mut with = Vec::new();
         let mut join = None;
-        let mut grouping = self.grouping(&self.buckets, &self.group_by);
-        if let Some((whole, segments)) = ranking {
-            let ranked = grouped(text, &self.grouping(whole, &self.group_by), segments);
-            with.push(format!("ranked AS MATERIALIZED (\n{ranked}\n)"));
-            with.extend(self.leaders(text, keys, "ranked"));
-            grouping.among_leaders = true;
-        }
-        let groups = grouped(text, &grouping, segments);
+        let groups = match ranking {
+            None => grouped(text, &self.grouping(&self.buckets, &self.group_by), segments),
+            Some(ranking) => self.leaders_and_rest(text, &mut with, segments, ranking),
+        };
         with.push(format!("grouped AS MATERIALIZED (\n{groups}\n)"));
         if ranking.is_none()
             && let Some(leaders) = self.leaders(text, keys, "grouped")
@@ -298,6 +313,57 @@ impl Ask {
             self.name,
             with.join(",\n"),
             parts.join("\nUNION ALL\n")
+        )
+    }
+
+    /// Groups bucket by bucket, where the leaders of all time are known first.
+    ///
+    /// The rest is what is left of everything without the leaders, where everything is known from fewer rows than
+    /// all groups have.
+    fn leaders_and_rest(
+        &self,
+        text: &mut Text,
+        with: &mut Vec<String>,
+        segments: &[Segment],
+        ranking: &Ranking,
+    ) -> String {
+        let keys = Keys(self.group_by.len());
+        let mut dimensions = self.group_by.clone();
+        let owner = dimensions
+            .iter()
+            .position(|dimension| *dimension == Dimension::User);
+        let owner = owner.unwrap_or_else(|| {
+            dimensions.push(Dimension::User);
+            keys.0
+        });
+        let ranked = Grouping {
+            detail: Detail::Tokens,
+            ..self.grouping(&ranking.whole, &dimensions)
+        };
+        let ranked = grouped(text, &ranked, &ranking.segments);
+        with.push(format!("ranked AS MATERIALIZED (\n{ranked}\n)"));
+        with.extend(self.leaders(text, keys, "ranked"));
+        let mut grouping = self.grouping(&self.buckets, &self.group_by);
+        let Some(everything) = &ranking.everything else {
+            grouping.groups = Groups::LeadersAndRest;
+            return grouped(text, &grouping, segments);
+        };
+        with.push(format!(
+            "owners AS MATERIALIZED (\n    SELECT DISTINCT ranked.k{owner} AS owner FROM ranked JOIN leaders ON {}\n)",
+            keys.equal("ranked")
+        ));
+        grouping.groups = Groups::Leaders;
+        let own = grouped(text, &grouping, segments);
+        with.push(format!("own AS MATERIALIZED (\n{own}\n)"));
+        let everything = grouped(text, &self.grouping(&self.buckets, &[]), everything);
+        let detail = self.detail();
+        let (names, negated, rest) = (names(detail), negated(detail), sums_of_sums(detail));
+        format!(
+            "    SELECT bucket{}, {names} FROM own\n    UNION ALL\n    SELECT bucket{}, {rest}\n    FROM (\n\
+             {everything}\n    UNION ALL\n    SELECT bucket, {negated} FROM own\n    ) AS rest\n    \
+             GROUP BY bucket HAVING sum(requests) <> 0",
+            keys.of("own"),
+            keys.untyped_nulls(),
         )
     }
 
@@ -452,6 +518,16 @@ impl Ask {
         }
         Ok(Some(keys))
     }
+}
+
+/// How the leaders of a range are found.
+struct Ranking {
+    /// It, as one bucket.
+    whole: Buckets,
+    /// What answers for that.
+    segments: Vec<Segment>,
+    /// What answers for all groups together, bucket by bucket, if that does.
+    everything: Option<Vec<Segment>>,
 }
 
 /// A question that has no exact answer, or has one that could not be compared.

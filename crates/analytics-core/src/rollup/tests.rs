@@ -10,6 +10,7 @@ fn needs(users: bool) -> Needs {
     Needs {
         users,
         models: true,
+        as_of_commit: false,
         one_organization: true,
         now: LONG_AFTER,
         kept: Kept::EVERYTHING,
@@ -34,6 +35,22 @@ fn read(buckets: &Buckets, needs: &Needs) -> Vec<(Relation, OffsetDateTime)> {
         .iter()
         .map(|segment| (segment.relation, segment.range.start()))
         .collect()
+}
+
+#[test]
+fn what_must_agree_with_users_is_read_from_what_triggers_keep() {
+    let (start, end) = (datetime!(2026-11-01 0:10 UTC), datetime!(2026-12-01 0:00 UTC));
+    let needs = Needs {
+        as_of_commit: true,
+        ..needs(false)
+    };
+    for width in [BucketWidth::Hour, BucketWidth::Day, BucketWidth::Month] {
+        let expected = [
+            (Relation::Events, start),
+            (Relation::QuarterHourly, datetime!(2026-11-01 0:15 UTC)),
+        ];
+        assert_eq!(read(&buckets(start, end, width, "UTC"), &needs), expected);
+    }
 }
 
 #[test]
@@ -302,11 +319,11 @@ fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
     );
     let cut = (prop::sample::select(BucketWidth::EVERY.to_vec()), zones());
     let kept = (0_i64..5_000, 0_i64..400, -100_i64..100);
-    (instants, cut, any::<[bool; 2]>(), any::<bool>(), kept).prop_map(
+    (instants, cut, any::<[bool; 3]>(), any::<bool>(), kept).prop_map(
         |(
             (start, length, coarse),
             (width, zone),
-            [users, models],
+            [users, models, as_of_commit],
             one_organization,
             (rollup_days, raw_days, now),
         )| {
@@ -321,6 +338,7 @@ fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
             let needs = Needs {
                 users,
                 models,
+                as_of_commit,
                 one_organization,
                 now: end + Duration::hours(now),
                 kept: Kept {

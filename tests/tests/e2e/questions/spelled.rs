@@ -34,6 +34,13 @@ const WIDTHS: [(&str, i64); 7] = [
     ("1mo", 400),
     ("all", 400),
 ];
+const LEADING: [&[&str]; 5] = [
+    &["user_id"],
+    &["api_key_id"],
+    &["user_id", "api_key_id"],
+    &["user_id", "model"],
+    &["api_key_id", "status"],
+];
 const STATUSES: [&str; 3] = ["success", "timeout", "budget_exceeded"];
 
 /// A question.
@@ -128,6 +135,34 @@ impl Asked {
             latency: dice.one_in(3),
             compare: dice.one_in(6),
         })
+    }
+
+    /// The users or keys who lead, with other columns or without, over several buckets.
+    pub(super) fn leaders_over_time(dice: &mut Dice, published: &Published) -> Result<Self> {
+        let group_by = dice.pick(&LEADING);
+        let (width, widest) = *dice.pick(&WIDTHS[2..6]);
+        let zone = if dice.one_in(2) { "UTC" } else { *dice.pick(&ZONES) };
+        let (start, end) = range(dice, published.now, zone, widest)?;
+        let mut asked = Self {
+            org_id: Some(*dice.pick(&published.organizations[..3])),
+            zone: zone.to_owned(),
+            width: width.to_owned(),
+            start,
+            end,
+            group_by: group_by.to_vec(),
+            shown: Shown::Buckets {
+                limit: 1_000,
+                fill: false,
+                top: Some(usize::try_from(1 + dice.below(9))?),
+            },
+            ..Self::random(dice, published)?
+        };
+        if !dice.one_in(4) {
+            asked.filter.users.clear();
+            asked.filter.keys.clear();
+        }
+        asked.filter.org_id = asked.org_id;
+        Ok(asked)
     }
 
     /// The truth's question.

@@ -186,7 +186,7 @@ struct Asked {
 
 fn all_questions() -> Vec<Asked> {
     // First what reads raw events: each second of load adds as many to this day as the history has in hours.
-    let of_organization: [(&str, &str, &'static [_]); 15] = [
+    let of_organization: [(&str, &str, &'static [_]); 16] = [
         (
             "minutes, 24 h",
             "usage",
@@ -234,6 +234,11 @@ fn all_questions() -> Vec<Asked> {
             "ten users by the day",
             "usage",
             &[("period", "last_30d"), ("group_by", "user_id"), ("top", "10")],
+        ),
+        (
+            "ten keys by the day",
+            "usage",
+            &[("period", "last_30d"), ("group_by", "api_key_id"), ("top", "10")],
         ),
         ("users, this month", "users", &[]),
         ("keys, 30 d", "keys", &[("period", "last_30d")]),
