@@ -100,16 +100,13 @@ pub enum Sign {
     Minus,
 }
 
-/// What is stored: what of the past, whole, and how.
+/// What of the past is still stored, whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
     /// Raw events from here on.
     pub raw_since: OffsetDateTime,
     /// Rollups from here on.
     pub rollups_since: OffsetDateTime,
-    /// Whether hours and days are aggregates that a late event waits for: in the timescaledb flavor. In the other
-    /// one they are kept by triggers.
-    pub aggregates: bool,
 }
 
 impl Kept {
@@ -117,7 +114,6 @@ impl Kept {
     pub const EVERYTHING: Self = Self {
         raw_since: OffsetDateTime::UNIX_EPOCH,
         rollups_since: OffsetDateTime::UNIX_EPOCH,
-        aggregates: true,
     };
 }
 
@@ -193,9 +189,7 @@ fn relations(needs: &Needs) -> &'static [Relation] {
     match (needs.users, needs.models) {
         (true, true) => &[Relation::DailyByUser, Relation::Events],
         (true, false) => &[Relation::WeeklyByKey, Relation::DailyByUser, Relation::Events],
-        (false, _) if needs.as_of_commit && needs.kept.aggregates => {
-            &[Relation::QuarterHourly, Relation::Events]
-        }
+        (false, _) if needs.as_of_commit => &[Relation::QuarterHourly, Relation::Events],
         (false, _) => &[
             Relation::Daily,
             Relation::Hourly,
