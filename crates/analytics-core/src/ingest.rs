@@ -54,8 +54,8 @@ pub const ROLLBACK: &str = "-- rollback\nROLLBACK";
 /// The process that serves this session.
 pub const OWN_PROCESS: &str = "-- own_process\nSELECT pg_backend_pid()";
 
-/// Ends the sessions that process `$1` waits for, if they stand in a COPY that began more than `$2` ago and wait for
-/// its next rows: that state has no timeout of its own (it is not idle, and a statement's timeout is not looked at
+/// Ends the sessions that process `$1` waits for, if they stand in a COPY that began more than `$2` seconds ago and wait
+/// for its next rows: that state has no timeout of its own (it is not idle, and a statement's timeout is not looked at
 /// while rows are awaited), and the kernel of a client that is frozen answers keepalives for ever. Only this role's:
 /// whom else it waits for is not ours to end.
 pub const END_STALLED_BLOCKERS: &str = "-- end_stalled_blockers

@@ -111,6 +111,8 @@ pub struct Kept {
 
 impl Kept {
     /// Everything: for a first look at a question, before the database has said what it keeps.
+    /// A plan that is another one with what the database says is asked a second time: what differs in every answer
+    /// has no place here.
     pub const EVERYTHING: Self = Self {
         raw_since: OffsetDateTime::UNIX_EPOCH,
         rollups_since: OffsetDateTime::UNIX_EPOCH,
