@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
@@ -201,6 +201,25 @@ impl Service {
                 .flatten()
         });
         Ok(samples.sum())
+    }
+
+    /// Waits until a metric is what it has to be.
+    pub async fn wait_metric(&self, name: &str, is_right: impl Fn(f64) -> bool) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let value = self.metric(name).await?;
+            if is_right(value) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{name} is {value}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until everything is acknowledged, and counted in the metrics: what is stored may not be yet.
+    pub async fn wait_acknowledged(&self) -> Result<()> {
+        self.wait_metric("usage_ingest_unacked_deliveries", |held| held == 0.0)
+            .await
     }
 
     /// Resident memory now.

@@ -199,6 +199,7 @@ async fn of_two_with_one_key_the_one_that_can_be_stored_is(flavor: Flavor) -> Re
         .worker(&[("BATCH_MAX_AGE_MS", "1000"), ("WRITER_LANES", "1")])
         .await?;
     platform.wait_stored(1, 1).await?;
+    worker.wait_acknowledged().await?;
     let duplicates = worker.metric("usage_ingest_events_duplicate_total").await?;
     ensure!(duplicates == 1.0, "{duplicates} duplicates were counted");
     rollups::assert_equal_raw(&platform).await
@@ -218,12 +219,12 @@ async fn sessions_keep_what_the_promise_needs(flavor: Flavor) -> Result<()> {
     };
     let events: Vec<Event> = Generator::new(&shape).take(900).collect();
     let publisher = platform.publisher().await?;
-    let worker = platform.worker(&[("MAINTENANCE_ENABLED", "false")]).await?;
+    let mut worker = platform.worker(&[("MAINTENANCE_ENABLED", "false")]).await?;
     publisher
         .publish(events[..600].iter().map(|event| &event.body))
         .await?;
     platform.wait_stored(600, 0).await?;
-    drop(worker);
+    worker.terminate(Duration::from_secs(20)).await?;
     platform.maintain().await?;
 
     let limit = match flavor {
@@ -250,6 +251,7 @@ async fn sessions_keep_what_the_promise_needs(flavor: Flavor) -> Result<()> {
     // Those that are stored already are looked for in the columnstore.
     publisher.publish(events.iter().map(|event| &event.body)).await?;
     platform.wait_stored(900, 0).await?;
+    worker.wait_acknowledged().await?;
     let duplicates = worker.metric("usage_ingest_events_duplicate_total").await?;
     ensure!(duplicates == 600.0, "{duplicates} duplicates were counted");
     drop(worker);

@@ -78,13 +78,14 @@ async fn what_the_broker_gave_up_on_is_collected(flavor: Flavor) -> Result<()> {
     let wrong = malformed::twenty(OffsetDateTime::now_utc());
 
     // A hundred events are stored by now.
-    let worker = platform.worker(&[]).await?;
+    let mut worker = platform.worker(&[]).await?;
     let publisher = platform.publisher().await?;
     publisher
         .publish(events[..100].iter().map(|event| &event.body))
         .await?;
     platform.wait_stored(100, 0).await?;
-    drop(worker);
+    // Else they would come again.
+    worker.terminate(Duration::from_secs(20)).await?;
 
     // The broker itself moves these; one has a header that ends the worker's connection.
     publisher

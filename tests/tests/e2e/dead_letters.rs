@@ -50,7 +50,7 @@ async fn keep(platform: &Platform, bodies: &[Vec<u8>], reason: &str) -> Result<(
 /// All twenty kinds of malformed messages, as the worker keeps them.
 async fn with_malformed(flavor: Flavor) -> Result<(Platform, Vec<Malformed>)> {
     let platform = Platform::new(flavor).await?;
-    let worker = platform.worker(&[]).await?;
+    let mut worker = platform.worker(&[]).await?;
     let messages = malformed::twenty(OffsetDateTime::now_utc());
     platform
         .publisher()
@@ -58,7 +58,7 @@ async fn with_malformed(flavor: Flavor) -> Result<(Platform, Vec<Malformed>)> {
         .publish(messages.iter().map(|message| &message.body))
         .await?;
     platform.wait_stored(0, 20).await?;
-    drop(worker);
+    worker.terminate(std::time::Duration::from_secs(20)).await?;
     Ok((platform, messages))
 }
 

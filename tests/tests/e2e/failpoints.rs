@@ -65,6 +65,7 @@ async fn die_and_recover(platform: &Platform, failpoints: &str) -> Result<(i64, 
     let next = platform.worker(&[SMALL]).await?;
     platform.wait_stored(2_000, 20).await?;
     crate::rollups::assert_equal_raw(platform).await?;
+    next.wait_acknowledged().await?;
     Ok((stored, next.metric("usage_ingest_events_duplicate_total").await?))
 }
 

@@ -1,11 +1,8 @@
 //! What a worker says about itself is what happened.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, ensure};
 use e2e::generator::{Event, Generator, Shape};
 use e2e::malformed;
-use e2e::process::Service;
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -27,18 +24,6 @@ fn events(seed: u64, count: usize) -> Vec<Event> {
     Generator::new(&shape).take(count).collect()
 }
 
-async fn wait_for(worker: &Service, metric: &str, is_right: impl Fn(f64) -> bool) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let value = worker.metric(metric).await?;
-        if is_right(value) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{metric} is {value}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 async fn metrics_count_what_happened(flavor: Flavor) -> Result<()> {
     let platform = Platform::new(flavor).await?;
     let worker = platform.worker(&[]).await?;
@@ -53,7 +38,7 @@ async fn metrics_count_what_happened(flavor: Flavor) -> Result<()> {
         .publish(malformed.iter().map(|message| &message.body))
         .await?;
     platform.wait_stored(1_000, 20).await?;
-    wait_for(&worker, "usage_ingest_unacked_deliveries", |held| held == 0.0).await?;
+    worker.wait_acknowledged().await?;
     for (metric, expected) in [
         ("usage_ingest_events_stored_total", 1_000.0),
         ("usage_ingest_events_duplicate_total", 100.0),
@@ -84,12 +69,15 @@ async fn metrics_count_what_happened(flavor: Flavor) -> Result<()> {
     // Without its database: what is held ages, and readiness says what is missing, and why.
     platform.lock_out_the_writer(true).await?;
     publisher.publish([&self::events(92, 1)[0].body]).await?;
-    wait_for(&worker, "usage_ingest_oldest_unacked_seconds", |age| age > 1.0).await?;
-    wait_for(&worker, "usage_ingest_batches_retried_total", |retried| {
-        retried > 0.0
-    })
-    .await?;
-    wait_for(&worker, "usage_ingest_database_up", |up| up == 0.0).await?;
+    worker
+        .wait_metric("usage_ingest_oldest_unacked_seconds", |age| age > 1.0)
+        .await?;
+    worker
+        .wait_metric("usage_ingest_batches_retried_total", |retried| retried > 0.0)
+        .await?;
+    worker
+        .wait_metric("usage_ingest_database_up", |up| up == 0.0)
+        .await?;
     let ready = reqwest::get(worker.url("/ready")).await?;
     ensure!(ready.status() == 503);
     let said: Value = serde_json::from_str(&ready.text().await?)?;
@@ -100,7 +88,9 @@ async fn metrics_count_what_happened(flavor: Flavor) -> Result<()> {
     );
     ensure!(reqwest::get(worker.url("/health")).await?.status() == 200);
     platform.lock_out_the_writer(false).await?;
-    wait_for(&worker, "usage_ingest_oldest_unacked_seconds", |age| age == 0.0).await
+    worker
+        .wait_metric("usage_ingest_oldest_unacked_seconds", |age| age == 0.0)
+        .await
 }
 
 async fn an_event_id_with_another_time_or_organization_is_reported(flavor: Flavor) -> Result<()> {

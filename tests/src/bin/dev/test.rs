@@ -107,6 +107,8 @@ impl Suite {
             .env("E2E_WORKER_BIN", built("ingest-worker")?)
             .env("E2E_LOGS", &self.logs)
             .env("E2E_API_BIN", built("analytics-api")?)
+            // A test that failed says why in its error; a hundred lines of threads and runtimes hide it.
+            .env("RUST_LIB_BACKTRACE", "0")
             .env_remove("E2E_TIMESCALEDB_URL");
         if let Some(timescale) = &self.timescale {
             command.env("E2E_TIMESCALEDB_URL", timescale.url("postgres"));
