@@ -15,9 +15,12 @@ mod probe;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use analytics_core::query::usage::Plan;
 use analytics_core::query::{Param, Statement, freshness};
+use analytics_core::rollup::Kept;
 use analytics_runtime::postgres::{Database as Address, TlsConnector};
 use deadpool_postgres::{
     BuildError, Connect, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
@@ -71,6 +74,8 @@ pub(crate) struct Database {
     probe: Probe,
     runtime: Handle,
     tls: TlsConnector,
+    /// What the last answer said.
+    kept: Mutex<Kept>,
 }
 
 /// What came back for a question.
@@ -126,32 +131,44 @@ impl Database {
             probe: Probe::new(address, runtime.clone()),
             runtime,
             tls,
+            kept: Mutex::new(Kept::EVERYTHING),
         })
     }
 
-    /// Asks a question that a permit wrote, and how fresh its answer is.
-    pub(crate) async fn ask(&self, statement: &Permitted<Statement>) -> Result<Read, ApiError> {
-        self.read(statement).await.map_err(|error| {
-            let answer = error.answer();
+    /// What it kept when it was last asked; before that, [`Kept::EVERYTHING`].
+    pub(crate) fn kept(&self) -> Kept {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks a question that a permit planned, and how fresh its answer is.
+    pub(crate) async fn ask(&self, plan: &Permitted<Plan<'_>>) -> Result<Read, ApiError> {
+        let read = self.read(plan).await.map_err(|error| {
+            let (query, answer) = (plan.name(), error.answer());
             match answer {
-                ApiError::Internal => error!(query = statement.name(), %error, "query failed"),
-                _ => warn!(query = statement.name(), %error, "query not answered"),
+                ApiError::Internal => error!(query, %error, "query failed"),
+                _ => warn!(query, %error, "query not answered"),
             }
             answer
-        })
+        })?;
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = read.freshness.kept;
+        Ok(read)
     }
 
-    async fn read(&self, statement: &Statement) -> Result<Read, ReadError> {
+    async fn read(&self, plan: &Plan<'_>) -> Result<Read, ReadError> {
         let reached_by = Instant::now() + REACH_TIMEOUT;
         let lease = self.lease(reached_by).await?;
         let freshness_statement = freshness::statement();
         let answered_by = Instant::now() + QUERY_TIMEOUT;
         // In this order, which is the order in which they are sent.
-        let (freshness_rows, rows) = tokio::try_join!(
+        let first = plan.first();
+        let (freshness_rows, mut rows) = tokio::try_join!(
             biased;
             run(&lease, &freshness_statement, reached_by),
-            run(&lease, statement, answered_by),
+            run(&lease, &first, answered_by),
         )?;
+        if let Some(next) = plan.next(&rows)? {
+            rows = run(&lease, &next, answered_by).await?;
+        }
         lease.give_back();
         let freshness_row = freshness_rows.first().ok_or(ReadError::NoFreshness)?;
         Ok(Read {

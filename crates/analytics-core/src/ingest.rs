@@ -109,4 +109,4 @@ GRANT SELECT, INSERT, UPDATE ON ingest_workers TO {role}";
 pub const GRANT_READER: &str = "-- grant_reader
 GRANT USAGE ON SCHEMA public TO {role};
 GRANT SELECT ON usage_events, usage_daily_by_user, usage_weekly_by_key, usage_quarter_hourly, usage_hourly,
-    usage_daily, counted_through, ingest_window, refinery_schema_history TO {role}";
+    usage_daily, counted_through, ingest_window, schema_flavor, refinery_schema_history TO {role}";

@@ -100,22 +100,24 @@ pub enum Sign {
     Minus,
 }
 
-/// What of the past is still stored, whole.
+/// What is stored: what of the past, whole, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
     /// Raw events from here on.
     pub raw_since: OffsetDateTime,
     /// Rollups from here on.
     pub rollups_since: OffsetDateTime,
+    /// Whether hours and days are aggregates that a late event waits for: in the timescaledb flavor. In the other
+    /// one they are kept by triggers.
+    pub aggregates: bool,
 }
 
 impl Kept {
-    /// Everything: for a first look at a question, before the database has said what it keeps.
-    /// A plan that is another one with what the database says is asked a second time: what differs in every answer
-    /// has no place here.
+    /// Everything, in the way that promises least: for a first look, before any database has said what it keeps.
     pub const EVERYTHING: Self = Self {
         raw_since: OffsetDateTime::UNIX_EPOCH,
         rollups_since: OffsetDateTime::UNIX_EPOCH,
+        aggregates: true,
     };
 }
 
@@ -191,7 +193,9 @@ fn relations(needs: &Needs) -> &'static [Relation] {
     match (needs.users, needs.models) {
         (true, true) => &[Relation::DailyByUser, Relation::Events],
         (true, false) => &[Relation::WeeklyByKey, Relation::DailyByUser, Relation::Events],
-        (false, _) if needs.as_of_commit => &[Relation::QuarterHourly, Relation::Events],
+        (false, _) if needs.as_of_commit && needs.kept.aggregates => {
+            &[Relation::QuarterHourly, Relation::Events]
+        }
         (false, _) => &[
             Relation::Daily,
             Relation::Hourly,

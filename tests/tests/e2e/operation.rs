@@ -13,6 +13,7 @@ use crate::platform::{Flavor, Platform};
 
 crate::in_both_flavors!(
     a_request_leaves_a_line_a_measurement_and_its_trace,
+    a_question_is_asked_once,
     reads_across_organizations_are_written_down
 );
 
@@ -101,6 +102,60 @@ async fn a_request_leaves_a_line_a_measurement_and_its_trace(flavor: Flavor) -> 
         !metrics.contains(&organization.to_string()),
         "a label names an organization"
     );
+    Ok(())
+}
+
+/// A plan that the database's first words overturn is asked again: of a database that has answered before, none is.
+async fn a_question_is_asked_once(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    platform.maintain().await?;
+    let api = platform.api(&[]).await?;
+    let admin = Claims::system_admin();
+    let organization = format!("orgs/{}", Uuid::new_v4());
+    let asked = async || {
+        api.metric("usage_analytics_api_database_query_duration_seconds_count")
+            .await
+    };
+    let by_day = "usage?period=last_30d&bucket_width=1d";
+    let first = format!("/api/v1/analytics/{organization}/{by_day}&group_by=user_id&top=10");
+    ask(&api, &first, &admin, &[]).await?.error_for_status()?;
+    // Beside how fresh it is.
+    for (statements, question) in [
+        (1, format!("{organization}/{by_day}")),
+        (
+            1,
+            format!("{organization}/{by_day}&group_by=model&top=3&time_zone=Asia/Kolkata"),
+        ),
+        (1, format!("{organization}/usage?period=last_24h&bucket_width=1m")),
+        (
+            1,
+            format!("{organization}/users?period=last_7d&compare=previous_period"),
+        ),
+        (1, format!("{organization}/keys?order_by=id")),
+        (1, "system/orgs?period=last_month".to_owned()),
+        (2, format!("{organization}/{by_day}&group_by=user_id&top=10")),
+        (
+            2,
+            format!("{organization}/{by_day}&group_by=api_key_id&group_by=model&top=10"),
+        ),
+        (
+            2,
+            format!(
+                "{organization}/{by_day}&group_by=api_key_id&top=10&user_id={}",
+                Uuid::new_v4()
+            ),
+        ),
+    ] {
+        let before = asked().await?;
+        let path = format!("/api/v1/analytics/{question}");
+        ask(&api, &path, &admin, &[]).await?.error_for_status()?;
+        let now = asked().await?;
+        ensure!(
+            now - before == 1.0 + f64::from(statements),
+            "{question}: {} statements",
+            now - before
+        );
+    }
     Ok(())
 }
 

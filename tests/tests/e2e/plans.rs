@@ -161,7 +161,8 @@ fn over_time(
 }
 
 fn statement(ask: &Ask) -> Result<Statement> {
-    ask.statement(Kept::EVERYTHING)
+    let plan = ask.plan(Kept::EVERYTHING);
+    plan.map(|plan| plan.first())
         .map_err(|why| anyhow::anyhow!("{why:?}"))
 }
 

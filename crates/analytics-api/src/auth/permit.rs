@@ -1,7 +1,7 @@
 //! What a caller may read on the route that was matched.
 //!
 //! [`Permit`] is an extractor: a handler that takes one runs for permitted callers only. The database is asked
-//! [`Permitted`] statements alone, and only a permit makes one, so no handler can ask about an organization that
+//! [`Permitted`] plans alone, and only a permit makes one, so no handler can ask about an organization that
 //! the caller may not read. A route that is not in the table, or is public there, gives no permit at all.
 
 use std::future::Future;
@@ -10,8 +10,8 @@ use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
-use analytics_core::query::usage::{Ask, Refused};
-use analytics_core::query::{Question, Scope, Statement};
+use analytics_core::query::usage::{Ask, Plan, Refused};
+use analytics_core::query::{Question, Scope};
 use analytics_core::rollup::Kept;
 use tracing::info;
 use uuid::Uuid;
@@ -36,7 +36,7 @@ pub(crate) struct Permit {
     _admitted: Admitted,
 }
 
-/// What a permit wrote: a question, or the statement that asks it. Nothing else makes one, or changes it.
+/// What a permit wrote: a question, or the plan to ask it. Nothing else makes one, or changes it.
 #[derive(Debug)]
 pub(crate) struct Permitted<T>(T);
 
@@ -49,9 +49,9 @@ impl<T> Deref for Permitted<T> {
 }
 
 impl Permitted<Ask> {
-    /// See [`Ask::statement`].
-    pub(crate) fn statement(&self, kept: Kept) -> Result<Permitted<Statement>, Refused> {
-        self.0.statement(kept).map(Permitted)
+    /// See [`Ask::plan`].
+    pub(crate) fn plan(&self, kept: Kept) -> Result<Permitted<Plan<'_>>, Refused> {
+        self.0.plan(kept).map(Permitted)
     }
 }
 

@@ -18,8 +18,8 @@ pub(crate) struct Told {
     pub(crate) next_page: Option<String>,
 }
 
-/// What is kept is told with an answer. If what it tells makes another plan of it, that is asked; it can only
-/// move on by then, and it moves by minutes.
+/// What is kept is told with an answer, and is hardly ever another than with the answer before. If it makes another
+/// plan, that is asked; it can only move on by then, and it moves by minutes.
 const MOST_TRIES: usize = 3;
 
 /// Asks, under the name of a statement.
@@ -38,12 +38,16 @@ pub(crate) async fn ask(
         page.check(request.path(), &spelling, &ask.question)?;
     }
     let refused = |why| params::unanswerable(&why, by_period);
-    let mut statement = ask.statement(Kept::EVERYTHING).map_err(refused)?;
+    // A refusal is to name what is kept now, which an answer tells.
+    let first_look = ask.plan(app.database.kept());
+    let mut plan = first_look
+        .or_else(|_| ask.plan(Kept::EVERYTHING))
+        .map_err(refused)?;
     for _ in 0..MOST_TRIES {
-        let read = app.database.ask(&statement).await?;
-        let again = ask.statement(read.freshness.kept).map_err(refused)?;
-        if *again != *statement {
-            statement = again;
+        let read = app.database.ask(&plan).await?;
+        let again = ask.plan(read.freshness.kept).map_err(refused)?;
+        if *again != *plan {
+            plan = again;
             continue;
         }
         let answer = ask.answer(&read.rows).map_err(|error| match error {
@@ -51,6 +55,7 @@ pub(crate) async fn ask(
             AnswerError::Row(error) => error.into(),
         })?;
         let cursor = |position| page::next(request.path(), &spelling, &ask.question, position);
+        drop((plan, again));
         return Ok(Told {
             next_page: answer.next.as_ref().map(|next| match next {
                 Next::Bucket(place) => cursor(page::Position::Bucket(*place)),

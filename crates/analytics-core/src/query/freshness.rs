@@ -24,8 +24,8 @@ pub struct Freshness {
 
 const SQL: &str = "-- freshness
 SELECT counted_through, extract(epoch FROM now() - counted_through)::float8 AS age_seconds,
-    floor AS raw_since, rollups_since, now() AS now
-FROM counted_through, ingest_window";
+    floor AS raw_since, rollups_since, flavor = 'timescaledb' AS aggregates, now() AS now
+FROM counted_through, ingest_window, schema_flavor";
 
 /// The statement that measures it. Run it *before* the question's own: it may only claim less than the
 /// answer holds.
@@ -49,6 +49,7 @@ pub fn answer(row: &Row) -> Result<Freshness, RowError> {
         kept: Kept {
             raw_since: row.try_get("raw_since")?,
             rollups_since: row.try_get("rollups_since")?,
+            aggregates: row.try_get("aggregates")?,
         },
         now: row.try_get("now")?,
     })

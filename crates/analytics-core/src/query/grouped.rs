@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use super::keys::Keys;
 use super::measures::{Detail, sums, sums_of_sums, values};
 use super::{Dimension, Filter, Param, Scope};
+use uuid::Uuid;
+
 use crate::calendar::Buckets;
 use crate::rollup::{Segment, Sign};
 
@@ -30,18 +32,18 @@ pub(super) struct Grouping<'a> {
     pub(super) buckets: &'a Buckets,
     pub(super) dimensions: &'a [Dimension],
     pub(super) detail: Detail,
-    pub(super) groups: Groups,
+    pub(super) groups: Groups<'a>,
 }
 
 /// Which groups there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Groups {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Groups<'a> {
     /// All.
     All,
     /// Those in `leaders`, and all others as one whose keys are null.
     LeadersAndRest,
-    /// Those in `leaders`, whose users are in `owners`.
-    Leaders,
+    /// Those in `leaders`, whose users are these.
+    LeadersOf(&'a [Uuid]),
 }
 
 /// `SELECT bucket, k0, k1, …, measures` over all segments.
@@ -54,7 +56,11 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         detail,
         ..
     } = *grouping;
-    let filter = filter(text, grouping.scope, grouping.filter);
+    let mut filter = filter(text, grouping.scope, grouping.filter);
+    if let Groups::LeadersOf(owners) = grouping.groups {
+        let owners = text.bind(Param::Ids(owners.to_vec()));
+        let _ = write!(filter, " AND user_id = ANY({owners}::uuid[])");
+    }
     let bucket = Bucket::of(text, buckets, segments);
     let keys = Keys(dimensions.len());
     let many = are_many(dimensions);
@@ -81,13 +87,12 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         let name = relation.name();
         let rows = format!("FROM {name}\n    WHERE {time} >= {from} AND {time} < {to}{filter}");
         let rows = match (grouping.groups, relation.grain()) {
-            (Groups::Leaders, None) => format!("{rows}{OWNED}"),
             // Of each bucket the owners' rows, by the primary key: there are many others between two buckets'.
-            (Groups::Leaders, Some(grain)) => {
+            (Groups::LeadersOf(_), Some(grain)) => {
                 let steps = text.bind(Param::Times(range.steps(grain)));
                 format!(
                     "FROM unnest({steps}::timestamptz[]) AS step CROSS JOIN LATERAL (\n    \
-                     SELECT * {rows}{OWNED} AND {time} = step OFFSET 0) AS owned"
+                     SELECT * {rows} AND {time} = step OFFSET 0) AS owned"
                 )
             }
             _ => rows,
@@ -130,7 +135,7 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
     let (keys, join) = match grouping.groups {
         Groups::All => (keys.of("segment"), String::new()),
         Groups::LeadersAndRest => (keys.of("leaders"), format!(" LEFT JOIN leaders ON {on}")),
-        Groups::Leaders => (keys.of("leaders"), format!(" JOIN leaders ON {on}")),
+        Groups::LeadersOf(_) => (keys.of("leaders"), format!(" JOIN leaders ON {on}")),
     };
     format!(
         "    SELECT bucket{keys}, {}\n    FROM (\n{}{fence}\n    ) AS segment{join}\n    GROUP BY bucket{keys}{left}",
@@ -138,9 +143,6 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         parts.join("\n    UNION ALL\n")
     )
 }
-
-/// The condition that a row may be one of a leader's.
-const OWNED: &str = " AND user_id = ANY(ARRAY(SELECT owner FROM owners))";
 
 fn filter(text: &mut Text, scope: Scope, filter: &Filter) -> String {
     let mut sql = String::new();

@@ -115,7 +115,7 @@ impl Dimension {
 /// use analytics_core::rollup::Kept;
 ///
 /// fn of_somebody(ask: &Ask) -> Option<Statement> {
-///     ask.statement(Kept::EVERYTHING).ok()
+///     ask.plan(Kept::EVERYTHING).ok().map(|plan| plan.first())
 /// }
 /// ```
 ///

@@ -1,5 +1,8 @@
 //! Usage in buckets of time, by any mix of columns: rows, and the totals of all, from one snapshot.
 
+mod leaders;
+mod plan;
+
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
@@ -7,12 +10,11 @@ use time::OffsetDateTime;
 use tokio_postgres::Row as SqlRow;
 use uuid::Uuid;
 
-use super::grouped::{Grouping, Groups, Text, are_many, grouped};
-use super::keys::Keys;
-use super::measures::{Detail, Measures, RowError, names, negated, plain, sums_of_sums, totals, zeros};
-use super::{Dimension, Filter, Param, Question, Scope, Statement};
-use crate::calendar::{BucketWidth, Buckets};
-use crate::rollup::{Kept, Needs, Segment, Unanswerable, cover};
+pub use self::plan::{Plan, Refused};
+use super::measures::{Detail, Measures, RowError};
+use super::{Dimension, Question, Scope};
+use crate::calendar::Buckets;
+use crate::rollup::{Kept, Needs};
 
 /// The most rows of an answer.
 pub const MOST_ROWS: usize = 10_000;
@@ -67,7 +69,7 @@ pub enum Rows {
 }
 
 /// The key of a group: an id or a word.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Key {
     /// An id.
     Id(Uuid),
@@ -160,280 +162,7 @@ impl Ask {
         }
     }
 
-    /// The relations that answer, in order of time.
-    ///
-    /// # Errors
-    /// If none answer exactly.
-    pub fn segments(&self, kept: Kept) -> Result<Vec<Segment>, Unanswerable> {
-        cover(&self.buckets, &self.needs(kept))
-    }
-
-    /// The statement that asks.
-    ///
-    /// # Errors
-    /// If no set of relations answers exactly.
-    pub fn statement(&self, kept: Kept) -> Result<Statement, Refused> {
-        let segments = self.segments(kept).map_err(Refused::Range)?;
-        let before = match &self.before {
-            Some(buckets) => {
-                let segments = cover(buckets, &self.needs(kept)).map_err(Refused::Before)?;
-                Some((buckets, segments))
-            }
-            None => None,
-        };
-        let mut text = Text::default();
-        let ranking = self.ranking(kept, &segments);
-        let sql = self.sql(
-            &mut text,
-            &segments,
-            ranking.as_ref(),
-            before.as_ref().map(|(buckets, segments)| (*buckets, &**segments)),
-        );
-        Ok(Statement {
-            name: self.name,
-            sql,
-            params: text.params,
-        })
-    }
-
-    /// How leaders are looked for among so many groups that it would not do to have them bucket by bucket first.
-    fn ranking(&self, kept: Kept, segments: &[Segment]) -> Option<Ranking> {
-        let over_time =
-            matches!(self.rows, Rows::Buckets { top: Some(_), .. }) && self.buckets.starts().len() > 1;
-        if !over_time || !are_many(&self.group_by) {
-            return None;
-        }
-        let whole = Buckets::new(self.buckets.range(), BucketWidth::All, self.buckets.zone());
-        let needs = self.needs(kept);
-        let coarser = cover(&whole, &needs).unwrap_or_else(|_| segments.to_vec());
-        let Filter {
-            user_ids,
-            api_key_ids,
-            ..
-        } = &self.question.filter;
-        let all = Needs {
-            users: false,
-            as_of_commit: true,
-            ..needs
-        };
-        let everything = match needs.one_organization && user_ids.is_empty() && api_key_ids.is_empty() {
-            true => cover(&self.buckets, &all).ok(),
-            false => None,
-        };
-        Some(Ranking {
-            whole,
-            segments: coarser,
-            everything,
-        })
-    }
-
-    fn grouping<'a>(&'a self, buckets: &'a Buckets, dimensions: &'a [Dimension]) -> Grouping<'a> {
-        Grouping {
-            scope: self.question.scope,
-            filter: &self.question.filter,
-            buckets,
-            dimensions,
-            detail: self.detail(),
-            groups: Groups::All,
-        }
-    }
-
-    fn sql(
-        &self,
-        text: &mut Text,
-        segments: &[Segment],
-        ranking: Option<&Ranking>,
-        before: Option<(&Buckets, &[Segment])>,
-    ) -> String {
-        let detail = self.detail();
-        let keys = Keys(self.group_by.len());
-        let most = MOST_ROWS + 1;
-        let mut with = Vec::new();
-        let mut join = None;
-        let groups = match ranking {
-            None => grouped(text, &self.grouping(&self.buckets, &self.group_by), segments),
-            Some(ranking) => self.leaders_and_rest(text, &mut with, segments, ranking),
-        };
-        with.push(format!("grouped AS MATERIALIZED (\n{groups}\n)"));
-        if ranking.is_none()
-            && let Some(leaders) = self.leaders(text, keys, "grouped")
-        {
-            with.push(leaders);
-            let outer = if matches!(self.rows, Rows::ById { .. }) {
-                ""
-            } else {
-                "LEFT "
-            };
-            join = Some(format!("{outer}JOIN leaders ON {}", keys.equal("grouped")));
-        }
-        let mut parts = vec![format!(
-            "SELECT 'total' AS part, NULL::timestamptz AS bucket{}, {} FROM grouped",
-            keys.nulls(),
-            totals(detail)
-        )];
-        let shown = self.shown(text, &mut with, &mut parts, keys);
-        parts.push(match &join {
-            None => format!(
-                "(SELECT 'row', bucket{}, {} FROM grouped{shown} ORDER BY bucket LIMIT {most})",
-                keys.texts("grouped"),
-                plain(detail)
-            ),
-            Some(join) => format!(
-                "(SELECT 'row', bucket{}, {} FROM grouped {join}{shown} \
-                 GROUP BY bucket{} ORDER BY bucket LIMIT {most})",
-                keys.texts("leaders"),
-                totals(detail),
-                keys.of("leaders")
-            ),
-        });
-        if let Some((buckets, segments)) = before {
-            // Rows of a list are compared one by one, a chart as a whole.
-            let by_row = join
-                .as_ref()
-                .filter(|_| !matches!(self.rows, Rows::Buckets { .. }));
-            let dimensions = if by_row.is_some() { &*self.group_by } else { &[] };
-            let grouped = grouped(text, &self.grouping(buckets, dimensions), segments);
-            with.push(format!("before AS MATERIALIZED (\n{grouped}\n)"));
-            parts.push(format!(
-                "SELECT 'before', NULL{}, {} FROM before",
-                keys.nulls(),
-                totals(detail)
-            ));
-            if by_row.is_some() {
-                parts.push(format!(
-                    "SELECT 'row before', NULL{}, {} FROM before JOIN leaders ON {}",
-                    keys.texts("leaders"),
-                    plain(detail),
-                    keys.equal("before")
-                ));
-            }
-        }
-        format!(
-            "-- {}\nWITH {}\n{}",
-            self.name,
-            with.join(",\n"),
-            parts.join("\nUNION ALL\n")
-        )
-    }
-
-    /// Groups bucket by bucket, where the leaders of all time are known first.
-    ///
-    /// The rest is what is left of everything without the leaders, where everything is known from fewer rows than
-    /// all groups have.
-    fn leaders_and_rest(
-        &self,
-        text: &mut Text,
-        with: &mut Vec<String>,
-        segments: &[Segment],
-        ranking: &Ranking,
-    ) -> String {
-        let keys = Keys(self.group_by.len());
-        let mut dimensions = self.group_by.clone();
-        let owner = dimensions
-            .iter()
-            .position(|dimension| *dimension == Dimension::User);
-        let owner = owner.unwrap_or_else(|| {
-            dimensions.push(Dimension::User);
-            keys.0
-        });
-        let ranked = Grouping {
-            detail: Detail::Tokens,
-            ..self.grouping(&ranking.whole, &dimensions)
-        };
-        let ranked = grouped(text, &ranked, &ranking.segments);
-        with.push(format!("ranked AS MATERIALIZED (\n{ranked}\n)"));
-        with.extend(self.leaders(text, keys, "ranked"));
-        let mut grouping = self.grouping(&self.buckets, &self.group_by);
-        let Some(everything) = &ranking.everything else {
-            grouping.groups = Groups::LeadersAndRest;
-            return grouped(text, &grouping, segments);
-        };
-        with.push(format!(
-            "owners AS MATERIALIZED (\n    SELECT DISTINCT ranked.k{owner} AS owner FROM ranked JOIN leaders ON {}\n)",
-            keys.equal("ranked")
-        ));
-        grouping.groups = Groups::Leaders;
-        let own = grouped(text, &grouping, segments);
-        with.push(format!("own AS MATERIALIZED (\n{own}\n)"));
-        let everything = grouped(text, &self.grouping(&self.buckets, &[]), everything);
-        let detail = self.detail();
-        let (names, negated, rest) = (names(detail), negated(detail), sums_of_sums(detail));
-        format!(
-            "    SELECT bucket{}, {names} FROM own\n    UNION ALL\n    SELECT bucket{}, {rest}\n    FROM (\n\
-             {everything}\n    UNION ALL\n    SELECT bucket, {negated} FROM own\n    ) AS rest\n    \
-             GROUP BY bucket HAVING sum(requests) <> 0",
-            keys.of("own"),
-            keys.untyped_nulls(),
-        )
-    }
-
-    /// The keys that have rows of their own, where not all have; `groups` has all of them.
-    fn leaders(&self, text: &mut Text, keys: Keys, groups: &str) -> Option<String> {
-        let names = keys.plain();
-        let leaders = match &self.rows {
-            Rows::Ranked { top } | Rows::Buckets { top: Some(top), .. } => {
-                let top = text.bind(Param::Number(i64::from(*top)));
-                format!(
-                    "SELECT {names} FROM {groups} GROUP BY {names} \
-                     ORDER BY sum(input_tokens + output_tokens) DESC, {names} LIMIT {top}::bigint"
-                )
-            }
-            Rows::ById { after, limit } => {
-                let after = match after {
-                    None => String::new(),
-                    Some(Key::Id(id)) => format!(" WHERE k0 > {}::uuid", text.bind(Param::Id(*id))),
-                    Some(Key::Word(word)) => {
-                        let word = text.bind(Param::Text(word.clone()));
-                        format!(" WHERE k0::text > {word}::text COLLATE \"C\"")
-                    }
-                };
-                let limit = text.bind(Param::Number(number(*limit) + 1));
-                format!("SELECT k0 FROM {groups}{after} ORDER BY k0 LIMIT {limit}::bigint")
-            }
-            Rows::Buckets { top: None, .. } => return None,
-        };
-        Some(format!("leaders AS MATERIALIZED (\n    {leaders}\n)"))
-    }
-
-    /// The condition on the buckets of this page.
-    fn shown(&self, text: &mut Text, with: &mut Vec<String>, parts: &mut Vec<String>, keys: Keys) -> String {
-        let Rows::Buckets {
-            from, limit, filled, ..
-        } = self.rows
-        else {
-            return String::new();
-        };
-        let starts = self.buckets.starts();
-        if starts.len() == 1 {
-            return String::new();
-        }
-        // The first bucket may begin before the range.
-        let mut bounds = Vec::new();
-        if from > 0
-            && let Some(start) = starts.get(from)
-        {
-            bounds.push(format!("bucket >= {}", text.bind(Param::Time(*start))));
-        }
-        if filled {
-            if let Some(end) = starts.get(from.saturating_add(limit)) {
-                bounds.push(format!("bucket < {}", text.bind(Param::Time(*end))));
-            }
-            return conditions(&bounds);
-        }
-        let limit = text.bind(Param::Number(number(limit)));
-        with.push(format!(
-            "page AS MATERIALIZED (\n    SELECT DISTINCT bucket FROM grouped{} ORDER BY bucket LIMIT {limit}::bigint + 1\n)",
-            conditions(&bounds)
-        ));
-        parts.push(format!(
-            "(SELECT 'next', bucket{}, {} FROM page ORDER BY bucket OFFSET {limit}::bigint)",
-            keys.nulls(),
-            zeros(self.detail())
-        ));
-        format!(" WHERE bucket IN (SELECT bucket FROM page ORDER BY bucket LIMIT {limit}::bigint)")
-    }
-
-    /// Reads the rows of [`Ask::statement`].
+    /// Reads the rows of the statement that a [`Plan`] ends with.
     ///
     /// # Errors
     /// If there are more than an answer may have, or they are not of that statement's shape.
@@ -520,25 +249,6 @@ impl Ask {
     }
 }
 
-/// How the leaders of a range are found.
-struct Ranking {
-    /// It, as one bucket.
-    whole: Buckets,
-    /// What answers for that.
-    segments: Vec<Segment>,
-    /// What answers for all groups together, bucket by bucket, if that does.
-    everything: Option<Vec<Segment>>,
-}
-
-/// A question that has no exact answer, or has one that could not be compared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
-    /// The question itself.
-    Range(Unanswerable),
-    /// The range that it is compared with.
-    Before(Unanswerable),
-}
-
 fn compare_rows(rows: &mut [Row], before: &HashMap<Option<Vec<String>>, Measures>, all: Measures) {
     let mut rest = all;
     for measures in before.values() {
@@ -549,14 +259,6 @@ fn compare_rows(rows: &mut [Row], before: &HashMap<Option<Vec<String>>, Measures
             None => rest,
             keys => before.get(keys).copied().unwrap_or_else(|| all.none()),
         });
-    }
-}
-
-fn conditions(conditions: &[String]) -> String {
-    if conditions.is_empty() {
-        String::new()
-    } else {
-        format!(" WHERE {}", conditions.join(" AND "))
     }
 }
 

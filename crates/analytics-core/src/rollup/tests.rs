@@ -51,6 +51,16 @@ fn what_must_agree_with_users_is_read_from_what_triggers_keep() {
         ];
         assert_eq!(read(&buckets(start, end, width, "UTC"), &needs), expected);
     }
+    let needs = Needs {
+        kept: Kept {
+            aggregates: false,
+            ..needs.kept
+        },
+        ..needs
+    };
+    let whole = datetime!(2026-11-02 0:00 UTC);
+    let days = buckets(whole, end, BucketWidth::Day, "UTC");
+    assert_eq!(read(&days, &needs), [(Relation::Daily, whole)]);
 }
 
 #[test]
@@ -247,6 +257,7 @@ fn what_is_gone_is_refused_with_what_is_left() {
         kept: Kept {
             raw_since: datetime!(2026-10-01 0:00 UTC),
             rollups_since: datetime!(2025-10-01 6:00 UTC),
+            aggregates: true,
         },
         ..needs(true)
     };
@@ -319,11 +330,11 @@ fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
     );
     let cut = (prop::sample::select(BucketWidth::EVERY.to_vec()), zones());
     let kept = (0_i64..5_000, 0_i64..400, -100_i64..100);
-    (instants, cut, any::<[bool; 3]>(), any::<bool>(), kept).prop_map(
+    (instants, cut, any::<[bool; 4]>(), any::<bool>(), kept).prop_map(
         |(
             (start, length, coarse),
             (width, zone),
-            [users, models, as_of_commit],
+            [users, models, as_of_commit, aggregates],
             one_organization,
             (rollup_days, raw_days, now),
         )| {
@@ -344,6 +355,7 @@ fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
                 kept: Kept {
                     rollups_since,
                     raw_since: rollups_since + Duration::days(raw_days),
+                    aggregates,
                 },
             };
             (Buckets::new(range, width, &Zone::named(zone).unwrap()), needs)

@@ -16,6 +16,7 @@ fn fresh(age_seconds: Option<f64>) -> measured::Freshness {
         kept: Kept {
             raw_since: datetime!(2026-08-26 10:00 UTC),
             rollups_since: datetime!(2025-10-24 10:00 UTC),
+            aggregates: true,
         },
         now: datetime!(2026-11-24 10:00:01.75 UTC),
     }

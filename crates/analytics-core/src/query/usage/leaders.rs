@@ -1,0 +1,200 @@
+//! Charts of leaders: the ten users with the most tokens, by the day, and everybody else as one.
+//!
+//! They are looked for first, over the whole range and by tokens alone, in a statement of its own: with their ids as
+//! values, a columnstore filters a column of users as it lies, and an index is probed for them alone. The chart is one
+//! more statement, and one snapshot; who is in it was true a few milliseconds before.
+//!
+//! The rest is what is left of everything without the leaders, where everything is known from fewer rows than
+//! all groups have.
+
+use std::collections::HashSet;
+
+use tokio_postgres::Row as SqlRow;
+use uuid::Uuid;
+
+use super::plan::leading;
+use super::{Ask, Key, Rows};
+use crate::calendar::{BucketWidth, Buckets};
+use crate::query::grouped::{Grouping, Groups, Text, are_many, grouped};
+use crate::query::keys::Keys;
+use crate::query::measures::{Detail, RowError, names, negated, sums_of_sums};
+use crate::query::{Dimension, Param, Statement};
+use crate::rollup::{Kept, Needs, Segment, cover};
+
+/// How leaders are found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ranking {
+    /// How many.
+    top: u32,
+    /// The range, as one bucket.
+    whole: Buckets,
+    /// What answers for that.
+    segments: Vec<Segment>,
+    /// What answers for all groups together, bucket by bucket, if that does.
+    everything: Option<Vec<Segment>>,
+}
+
+/// Groups that have rows of their own.
+#[derive(Debug, Default)]
+pub(super) struct Leaders {
+    /// What each is told apart by.
+    keys: Vec<Vec<Key>>,
+    /// Their users.
+    owners: Vec<Uuid>,
+}
+
+impl Ranking {
+    /// Where leaders are looked for among so many groups that it would not do to have them bucket by bucket first.
+    pub(super) fn of(ask: &Ask, kept: Kept, segments: &[Segment]) -> Option<Self> {
+        let Rows::Buckets { top: Some(top), .. } = ask.rows else {
+            return None;
+        };
+        if ask.buckets.starts().len() == 1 || !are_many(&ask.group_by) {
+            return None;
+        }
+        let whole = Buckets::new(ask.buckets.range(), BucketWidth::All, ask.buckets.zone());
+        let needs = ask.needs(kept);
+        let coarser = cover(&whole, &needs).unwrap_or_else(|_| segments.to_vec());
+        let filter = &ask.question.filter;
+        let all = Needs {
+            users: false,
+            as_of_commit: true,
+            ..needs
+        };
+        let few = !filter.user_ids.is_empty() || !filter.api_key_ids.is_empty();
+        let everything = match needs.one_organization && !few {
+            true => cover(&ask.buckets, &all).ok(),
+            false => None,
+        };
+        Some(Self {
+            top,
+            whole,
+            segments: coarser,
+            everything,
+        })
+    }
+
+    /// Looks for them.
+    pub(super) fn statement(&self, ask: &Ask) -> Statement {
+        let keys = Keys(ask.group_by.len());
+        let mut dimensions = ask.group_by.clone();
+        let owner = dimensions
+            .iter()
+            .position(|dimension| *dimension == Dimension::User);
+        let owner = owner.unwrap_or_else(|| {
+            dimensions.push(Dimension::User);
+            keys.0
+        });
+        let mut text = Text::default();
+        let ranked = Grouping {
+            detail: Detail::Tokens,
+            ..ask.grouping(&self.whole, &dimensions)
+        };
+        let ranked = grouped(&mut text, &ranked, &self.segments);
+        let leaders = leading(&mut text, keys, "ranked", self.top);
+        let name = "leaders";
+        let sql = format!(
+            "-- {name}\nWITH ranked AS MATERIALIZED (\n{ranked}\n),\nleaders AS MATERIALIZED (\n    {leaders}\n)\n\
+             SELECT ranked.k{owner} AS owner{} FROM ranked JOIN leaders ON {}",
+            keys.of("ranked"),
+            keys.equal("ranked")
+        );
+        Statement {
+            name,
+            sql,
+            params: text.params,
+        }
+    }
+
+    /// Groups bucket by bucket, of these leaders and the rest.
+    pub(super) fn grouped(
+        &self,
+        ask: &Ask,
+        text: &mut Text,
+        with: &mut Vec<String>,
+        segments: &[Segment],
+        leaders: &Leaders,
+    ) -> String {
+        let keys = Keys(ask.group_by.len());
+        with.push(leaders.table(text, &ask.group_by));
+        let mut grouping = ask.grouping(&ask.buckets, &ask.group_by);
+        let Some(everything) = &self.everything else {
+            grouping.groups = Groups::LeadersAndRest;
+            return grouped(text, &grouping, segments);
+        };
+        grouping.groups = Groups::LeadersOf(&leaders.owners);
+        let own = grouped(text, &grouping, segments);
+        with.push(format!("own AS MATERIALIZED (\n{own}\n)"));
+        let everything = grouped(text, &ask.grouping(&ask.buckets, &[]), everything);
+        let detail = ask.detail();
+        let (names, negated, rest) = (names(detail), negated(detail), sums_of_sums(detail));
+        format!(
+            "    SELECT bucket{}, {names} FROM own\n    UNION ALL\n    SELECT bucket{}, {rest}\n    FROM (\n\
+             {everything}\n    UNION ALL\n    SELECT bucket, {negated} FROM own\n    ) AS rest\n    \
+             GROUP BY bucket HAVING sum(requests) <> 0",
+            keys.of("own"),
+            keys.untyped_nulls(),
+        )
+    }
+}
+
+impl Leaders {
+    /// Reads the rows of [`Ranking::statement`]: a group has one for each of its users.
+    pub(super) fn from_rows(ask: &Ask, rows: &[SqlRow]) -> Result<Self, RowError> {
+        let (mut keys, mut owners) = (HashSet::new(), HashSet::new());
+        for row in rows {
+            owners.insert(row.try_get("owner")?);
+            let key = ask.group_by.iter().enumerate().map(|(place, dimension)| {
+                let name = &*format!("k{place}");
+                match dimension.is_id() {
+                    true => row.try_get(name).map(Key::Id),
+                    false => row.try_get(name).map(Key::Word),
+                }
+            });
+            keys.insert(key.collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(Self {
+            keys: keys.into_iter().collect(),
+            owners: owners.into_iter().collect(),
+        })
+    }
+
+    /// Their keys as the table `leaders`.
+    fn table(&self, text: &mut Text, dimensions: &[Dimension]) -> String {
+        let columns: Vec<String> = dimensions
+            .iter()
+            .enumerate()
+            .map(|(place, dimension)| {
+                let column = self.keys.iter().filter_map(|key| key.get(place));
+                if dimension.is_id() {
+                    let ids = column.filter_map(Key::id).collect();
+                    format!("{}::uuid[]", text.bind(Param::Ids(ids)))
+                } else {
+                    let words = column.filter_map(Key::word).collect();
+                    format!("{}::text[]", text.bind(Param::Texts(words)))
+                }
+            })
+            .collect();
+        format!(
+            "leaders AS MATERIALIZED (\n    SELECT * FROM unnest({}) AS leader({})\n)",
+            columns.join(", "),
+            Keys(dimensions.len()).plain()
+        )
+    }
+}
+
+impl Key {
+    fn id(&self) -> Option<Uuid> {
+        match self {
+            Self::Id(id) => Some(*id),
+            Self::Word(_) => None,
+        }
+    }
+
+    fn word(&self) -> Option<String> {
+        match self {
+            Self::Word(word) => Some(word.clone()),
+            Self::Id(_) => None,
+        }
+    }
+}
