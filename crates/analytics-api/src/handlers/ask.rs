@@ -38,24 +38,31 @@ pub(crate) async fn ask(
         page.check(request.path(), &spelling, &ask.question)?;
     }
     let refused = |why| params::unanswerable(&why, by_period);
-    // A refusal is to name what is kept now, which an answer tells.
-    let first_look = ask.plan(app.database.kept());
-    let mut plan = first_look
-        .or_else(|_| ask.plan(Kept::EVERYTHING))
-        .map_err(refused)?;
+    let mut kept = app.database.kept();
+    let mut plan = match ask.plan(kept) {
+        Ok(plan) => plan,
+        // A refusal is to name what is kept now, which an answer tells.
+        Err(_) => {
+            kept = Kept::EVERYTHING;
+            ask.plan(kept).map_err(refused)?
+        }
+    };
     for _ in 0..MOST_TRIES {
         let read = app.database.ask(&plan).await?;
-        let again = ask.plan(read.freshness.kept).map_err(refused)?;
-        if *again != *plan {
-            plan = again;
-            continue;
+        if read.freshness.kept != kept {
+            kept = read.freshness.kept;
+            let again = ask.plan(kept).map_err(refused)?;
+            if *again != *plan {
+                plan = again;
+                continue;
+            }
         }
         let answer = ask.answer(&read.rows).map_err(|error| match error {
             AnswerError::TooManyRows => params::too_many_rows(&ask),
             AnswerError::Row(error) => error.into(),
         })?;
         let cursor = |position| page::next(request.path(), &spelling, &ask.question, position);
-        drop((plan, again));
+        drop(plan);
         return Ok(Told {
             next_page: answer.next.as_ref().map(|next| match next {
                 Next::Bucket(place) => cursor(page::Position::Bucket(*place)),
