@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 use super::keys::Keys;
 use super::measures::{Detail, sums, sums_of_sums, values};
 use super::{Dimension, Filter, Param, Scope};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::calendar::Buckets;
-use crate::rollup::{Segment, Sign};
+use crate::rollup::{Relation, Segment, Sign};
 
 /// A text with parameters, while it grows.
 #[derive(Debug, Default)]
@@ -36,14 +37,25 @@ pub(super) struct Grouping<'a> {
 }
 
 /// Which groups there are.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) enum Groups<'a> {
     /// All.
     All,
     /// Those in `leaders`, and all others as one whose keys are null.
     LeadersAndRest,
-    /// Those in `leaders`, whose users are these.
-    LeadersOf(&'a [Uuid]),
+    /// Some that are known: those in `leaders`, unless their users or keys say which.
+    Known(&'a Known),
+}
+
+/// Groups whose ids are known, and where they are found.
+pub(super) struct Known {
+    /// Their users.
+    pub(super) users: Vec<Uuid>,
+    /// Their keys, if groups are told apart by these alone.
+    pub(super) keys: Option<Vec<Uuid>>,
+    /// Days up to here are filtered by the columns of a columnstore. After that, each bucket's rows are looked up by
+    /// the primary key: there are many others between two buckets'.
+    pub(super) columns_until: OffsetDateTime,
 }
 
 /// `SELECT bucket, k0, k1, …, measures` over all segments.
@@ -57,9 +69,13 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         ..
     } = *grouping;
     let mut filter = filter(text, grouping.scope, grouping.filter);
-    if let Groups::LeadersOf(owners) = grouping.groups {
-        let owners = text.bind(Param::Ids(owners.to_vec()));
-        let _ = write!(filter, " AND user_id = ANY({owners}::uuid[])");
+    if let Groups::Known(known) = grouping.groups {
+        let users = text.bind(Param::Ids(known.users.clone()));
+        let _ = write!(filter, " AND user_id = ANY({users}::uuid[])");
+        if let Some(keys) = &known.keys {
+            let keys = text.bind(Param::Ids(keys.clone()));
+            let _ = write!(filter, " AND api_key_id = ANY({keys}::uuid[])");
+        }
     }
     let bucket = Bucket::of(text, buckets, segments);
     let keys = Keys(dimensions.len());
@@ -87,8 +103,9 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         let name = relation.name();
         let rows = format!("FROM {name}\n    WHERE {time} >= {from} AND {time} < {to}{filter}");
         let rows = match (grouping.groups, relation.grain()) {
-            // Of each bucket the owners' rows, by the primary key: there are many others between two buckets'.
-            (Groups::LeadersOf(_), Some(grain)) => {
+            (Groups::Known(known), Some(grain))
+                if relation != Relation::DailyByUser || range.end() > known.columns_until =>
+            {
                 let steps = text.bind(Param::Times(range.steps(grain)));
                 format!(
                     "FROM unnest({steps}::timestamptz[]) AS step CROSS JOIN LATERAL (\n    \
@@ -135,7 +152,8 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
     let (keys, join) = match grouping.groups {
         Groups::All => (keys.of("segment"), String::new()),
         Groups::LeadersAndRest => (keys.of("leaders"), format!(" LEFT JOIN leaders ON {on}")),
-        Groups::LeadersOf(_) => (keys.of("leaders"), format!(" JOIN leaders ON {on}")),
+        Groups::Known(_) if dimensions.len() == 1 => (keys.of("segment"), String::new()),
+        Groups::Known(_) => (keys.of("leaders"), format!(" JOIN leaders ON {on}")),
     };
     format!(
         "    SELECT bucket{keys}, {}\n    FROM (\n{}{fence}\n    ) AS segment{join}\n    GROUP BY bucket{keys}{left}",

@@ -2,24 +2,27 @@
 //!
 //! They are looked for first, over the whole range and by tokens alone, in a statement of its own: with their ids as
 //! values, a columnstore filters a column of users as it lies, and an index is probed for them alone. The chart is one
-//! more statement, and one snapshot; who is in it was true a few milliseconds before.
+//! more statement, and one snapshot; who is in it was true a few milliseconds before. (What another user does in between
+//! with a key of theirs is among the rest: it is later than what the answer says it counts through.)
 //!
 //! The rest is what is left of everything without the leaders, where everything is known from fewer rows than
 //! all groups have.
 
 use std::collections::HashSet;
 
+use time::{Duration, OffsetDateTime};
 use tokio_postgres::Row as SqlRow;
 use uuid::Uuid;
 
 use super::plan::leading;
 use super::{Ask, Key, Rows};
 use crate::calendar::{BucketWidth, Buckets};
-use crate::query::grouped::{Grouping, Groups, Text, are_many, grouped};
+use crate::query::grouped::{Grouping, Groups, Known, Text, are_many, grouped};
 use crate::query::keys::Keys;
 use crate::query::measures::{Detail, RowError, names, negated, sums_of_sums};
 use crate::query::{Dimension, Param, Statement};
-use crate::rollup::{Kept, Needs, Segment, cover};
+use crate::range::{TimeRange, floor_to};
+use crate::rollup::{Kept, Needs, Relation, Segment, cover};
 
 /// How leaders are found.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +35,12 @@ pub(super) struct Ranking {
     segments: Vec<Segment>,
     /// What answers for all groups together, bucket by bucket, if that does.
     everything: Option<Vec<Segment>>,
+    /// Days before this are in a columnstore, if there is one.
+    columns_until: OffsetDateTime,
 }
+
+/// By then every day is in the columnstore: a week of them goes there when it has been over for two days.
+const IN_COLUMNS_AFTER: Duration = Duration::days(10);
 
 /// Groups that have rows of their own.
 #[derive(Debug, Default)]
@@ -71,6 +79,10 @@ impl Ranking {
             whole,
             segments: coarser,
             everything,
+            columns_until: match kept.aggregates {
+                true => floor_to(ask.now - IN_COLUMNS_AFTER, Duration::DAY),
+                false => OffsetDateTime::UNIX_EPOCH,
+            },
         })
     }
 
@@ -116,14 +128,23 @@ impl Ranking {
         leaders: &Leaders,
     ) -> String {
         let keys = Keys(ask.group_by.len());
-        with.push(leaders.table(text, &ask.group_by));
         let mut grouping = ask.grouping(&ask.buckets, &ask.group_by);
         let Some(everything) = &self.everything else {
+            with.push(leaders.table(text, &ask.group_by));
             grouping.groups = Groups::LeadersAndRest;
             return grouped(text, &grouping, segments);
         };
-        grouping.groups = Groups::LeadersOf(&leaders.owners);
-        let own = grouped(text, &grouping, segments);
+        if ask.group_by.len() > 1 {
+            with.push(leaders.table(text, &ask.group_by));
+        }
+        let known = Known {
+            users: leaders.owners.clone(),
+            keys: (ask.group_by == [Dimension::ApiKey]).then(|| leaders.ids(0).collect()),
+            columns_until: self.columns_until,
+        };
+        grouping.groups = Groups::Known(&known);
+        let parts: Vec<Segment> = segments.iter().flat_map(|part| self.parts(part)).collect();
+        let own = grouped(text, &grouping, &parts);
         with.push(format!("own AS MATERIALIZED (\n{own}\n)"));
         let everything = grouped(text, &ask.grouping(&ask.buckets, &[]), everything);
         let detail = ask.detail();
@@ -135,6 +156,27 @@ impl Ranking {
             keys.of("own"),
             keys.untyped_nulls(),
         )
+    }
+
+    /// Days before and after those in a columnstore are read in different ways.
+    fn parts(&self, segment: &Segment) -> impl Iterator<Item = Segment> + use<> {
+        let Segment {
+            relation,
+            range,
+            sign,
+        } = *segment;
+        let at = match relation {
+            Relation::DailyByUser => self.columns_until,
+            _ => range.start(),
+        };
+        let before = TimeRange::part(range.start(), range.end().min(at));
+        let after = TimeRange::part(range.start().max(at), range.end());
+        let parts = before.into_iter().chain(after);
+        parts.map(move |range| Segment {
+            relation,
+            range,
+            sign,
+        })
     }
 }
 
@@ -159,19 +201,23 @@ impl Leaders {
         })
     }
 
+    /// What they have at one place of their keys.
+    fn ids(&self, place: usize) -> impl Iterator<Item = Uuid> {
+        self.keys.iter().filter_map(move |key| key.get(place)?.id())
+    }
+
     /// Their keys as the table `leaders`.
     fn table(&self, text: &mut Text, dimensions: &[Dimension]) -> String {
         let columns: Vec<String> = dimensions
             .iter()
             .enumerate()
             .map(|(place, dimension)| {
-                let column = self.keys.iter().filter_map(|key| key.get(place));
                 if dimension.is_id() {
-                    let ids = column.filter_map(Key::id).collect();
+                    let ids = self.ids(place).collect();
                     format!("{}::uuid[]", text.bind(Param::Ids(ids)))
                 } else {
-                    let words = column.filter_map(Key::word).collect();
-                    format!("{}::text[]", text.bind(Param::Texts(words)))
+                    let words = self.keys.iter().filter_map(|key| key.get(place)?.word());
+                    format!("{}::text[]", text.bind(Param::Texts(words.collect())))
                 }
             })
             .collect();
