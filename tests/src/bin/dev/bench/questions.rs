@@ -5,6 +5,9 @@
 //! Live and idle again alternate, in rounds, and what is told is the median of the rounds: a machine that has
 //! neighbours is not the same from second to second.
 //!
+//! After each answer the client counts for a while, always equally far: how long that takes tells how fast the
+//! machine itself was, with nothing of ours to do for it.
+//!
 //! The API keeps no answers, so each one is computed. What a question costs is the time until its whole
 //! answer is here, over HTTP, one question at a time.
 
@@ -39,6 +42,8 @@ const ASKED: usize = 100;
 const ASKED_FOR: Duration = Duration::from_millis(1_500);
 /// But not for longer than that, if it is slow.
 const ASKED_AT_MOST_FOR: Duration = Duration::from_secs(4);
+/// How far the client counts after an answer: some 0.3 ms.
+const COUNTED: u32 = 1_000_000;
 /// For how long events arrive before the first answer that counts.
 const BEFORE_LIVE: Duration = Duration::from_secs(1);
 /// Bodies that go to a publisher at a time.
@@ -71,6 +76,8 @@ pub(crate) struct Question {
 pub(crate) struct Spread {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
+    /// What counting took beside them, in the median.
+    pub(crate) counting_ms: f64,
 }
 
 impl Spread {
@@ -83,6 +90,7 @@ impl Spread {
         Self {
             p50_ms: middle(|spread| spread.p50_ms),
             p99_ms: middle(|spread| spread.p99_ms),
+            counting_ms: middle(|spread| spread.counting_ms),
         }
     }
 }
@@ -275,16 +283,28 @@ async fn ask(client: &Client, asked: &Asked) -> Result<Spread> {
         answered(client, asked).await?;
     }
     let began = Instant::now();
-    let mut took = Vec::with_capacity(ASKED);
+    let (mut took, mut counting) = (Vec::with_capacity(ASKED), Vec::with_capacity(ASKED));
     while began.elapsed() < ASKED_FOR || took.len() < ASKED && began.elapsed() < ASKED_AT_MOST_FOR {
         took.push(answered(client, asked).await?);
+        counting.push(count());
     }
     took.sort_unstable();
-    let at = |place: usize| took[place].as_secs_f64() * 1e3;
+    counting.sort_unstable();
+    let middle = took.len() / 2;
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
     Ok(Spread {
-        p50_ms: at(took.len() / 2),
-        p99_ms: at(took.len() - 1 - took.len() / 100),
+        p50_ms: ms(took[middle]),
+        p99_ms: ms(took[took.len() - 1 - took.len() / 100]),
+        counting_ms: ms(counting[middle]),
     })
+}
+
+fn count() -> Duration {
+    let began = Instant::now();
+    for number in 0..COUNTED {
+        std::hint::black_box(number);
+    }
+    began.elapsed()
 }
 
 async fn answered(client: &Client, asked: &Asked) -> Result<Duration> {

@@ -193,6 +193,7 @@ fn write_questions(result: &FlavorResult) -> Result<bool> {
         "idle again p50".to_owned(),
         "p99".to_owned(),
         "live / idle (1.3)".to_owned(),
+        "of counting".to_owned(),
     ]);
     for question in &result.questions.asked {
         let missed = if question.good() { "" } else { "MISSED " };
@@ -205,6 +206,8 @@ fn write_questions(result: &FlavorResult) -> Result<bool> {
             row.push(format!("{:.1}", spread.p99_ms));
         }
         row.push(format!("{:.2}", question.live_factor()));
+        let counting = question.live.counting_ms / question.idle_again.counting_ms;
+        row.push(format!("{counting:.2}"));
         table.add_row(row);
     }
     for column in table.column_iter_mut().skip(1) {
