@@ -87,26 +87,26 @@ CREATE TABLE usage_weekly_by_key (
     org_id              uuid         NOT NULL,
     user_id             uuid         NOT NULL,
     api_key_id          uuid         NOT NULL,
-    failed              boolean      NOT NULL,
     request_count       bigint       NOT NULL,
+    error_count         bigint       NOT NULL,
     total_input_tokens  bigint       NOT NULL,
     total_output_tokens bigint       NOT NULL,
     total_cost_e10      bigint       NOT NULL,
     latency_ms_sum      bigint       NOT NULL,
     latency_count       bigint       NOT NULL,
-    PRIMARY KEY (org_id, week, user_id, api_key_id, failed)
+    PRIMARY KEY (org_id, week, user_id, api_key_id)
 );
 -- All of an organization's weeks: a twelfth of the key's size, as equal entries are kept once, and in the order of
 -- the rows.
 CREATE INDEX usage_weekly_by_key_org_week ON usage_weekly_by_key (org_id, week);
 
-COMMENT ON TABLE usage_weekly_by_key IS 'Usage by week, organization, user, key and whether it failed; kept by a trigger on usage_events, 13 months. A ninth of the rows of usage_daily_by_user: whoever asks for no model and no status is answered from it, where whole weeks are asked for';
+COMMENT ON TABLE usage_weekly_by_key IS 'Usage by week, organization, user and key; kept by a trigger on usage_events, 13 months. A fifteenth of the rows of usage_daily_by_user: whoever asks for no model and no status is answered from it, where whole weeks are asked for';
 COMMENT ON COLUMN usage_weekly_by_key.week IS 'Midnight UTC that begins the week''s Monday';
 COMMENT ON COLUMN usage_weekly_by_key.org_id IS 'Organization';
 COMMENT ON COLUMN usage_weekly_by_key.user_id IS 'User';
 COMMENT ON COLUMN usage_weekly_by_key.api_key_id IS 'API key';
-COMMENT ON COLUMN usage_weekly_by_key.failed IS 'Whether the status is another than success';
 COMMENT ON COLUMN usage_weekly_by_key.request_count IS 'Requests';
+COMMENT ON COLUMN usage_weekly_by_key.error_count IS 'Requests whose status is another than success';
 COMMENT ON COLUMN usage_weekly_by_key.total_input_tokens IS 'Tokens of the prompts';
 COMMENT ON COLUMN usage_weekly_by_key.total_output_tokens IS 'Tokens of the answers';
 COMMENT ON COLUMN usage_weekly_by_key.total_cost_e10 IS 'Cost in units of 1e-10 US dollars';

@@ -30,16 +30,17 @@ COMMENT ON FUNCTION add_to_usage_daily_by_user IS 'Adds the inserted events to u
 CREATE FUNCTION add_to_usage_weekly_by_key() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    INSERT INTO public.usage_weekly_by_key AS r (week, org_id, user_id, api_key_id, failed,
-        request_count, total_input_tokens, total_output_tokens, total_cost_e10, latency_ms_sum, latency_count)
-    SELECT date_bin('7 days', time, '2000-01-03 00:00Z'), org_id, user_id, api_key_id, status <> 'success',
-        count(*), sum(input_tokens), sum(output_tokens), sum((cost * 10000000000)::bigint)::bigint,
-        coalesce(sum(latency_ms), 0), count(latency_ms)
+    INSERT INTO public.usage_weekly_by_key AS r (week, org_id, user_id, api_key_id, request_count,
+        error_count, total_input_tokens, total_output_tokens, total_cost_e10, latency_ms_sum, latency_count)
+    SELECT date_bin('7 days', time, '2000-01-03 00:00Z'), org_id, user_id, api_key_id, count(*),
+        count(*) FILTER (WHERE status <> 'success'), sum(input_tokens), sum(output_tokens),
+        sum((cost * 10000000000)::bigint)::bigint, coalesce(sum(latency_ms), 0), count(latency_ms)
     FROM added
-    GROUP BY 2, 1, 3, 4, 5
-    ORDER BY 2, 1, 3, 4, 5
-    ON CONFLICT (org_id, week, user_id, api_key_id, failed) DO UPDATE SET
+    GROUP BY 2, 1, 3, 4
+    ORDER BY 2, 1, 3, 4
+    ON CONFLICT (org_id, week, user_id, api_key_id) DO UPDATE SET
         request_count = r.request_count + excluded.request_count,
+        error_count = r.error_count + excluded.error_count,
         total_input_tokens = r.total_input_tokens + excluded.total_input_tokens,
         total_output_tokens = r.total_output_tokens + excluded.total_output_tokens,
         total_cost_e10 = r.total_cost_e10 + excluded.total_cost_e10,

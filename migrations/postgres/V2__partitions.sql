@@ -25,7 +25,7 @@ DO $$ BEGIN
     EXECUTE format('COMMENT ON TABLE usage_weekly_by_key IS %L', obj_description('usage_weekly_by_key_shape'::regclass));
 END $$;
 DROP TABLE usage_weekly_by_key_shape;
-ALTER TABLE usage_weekly_by_key ADD PRIMARY KEY (org_id, week, user_id, api_key_id, failed);
+ALTER TABLE usage_weekly_by_key ADD PRIMARY KEY (org_id, week, user_id, api_key_id);
 CREATE INDEX usage_weekly_by_key_org_week ON usage_weekly_by_key (org_id, week);
 
 ALTER TABLE usage_quarter_hourly RENAME TO usage_quarter_hourly_shape;

@@ -72,8 +72,18 @@ fn measures(relation: Relation) -> Vec<(String, String)> {
         .iter()
         .map(|(name, sum)| ((*name).to_owned(), (*sum).to_owned()))
         .collect();
-    if matches!(relation, Relation::DailyByUser | Relation::WeeklyByKey) {
-        return measures;
+    match relation {
+        Relation::DailyByUser => return measures,
+        Relation::WeeklyByKey => {
+            // Of the days that make the week.
+            for (name, sum) in &mut measures {
+                *sum = format!("sum({name})::bigint");
+            }
+            let errors = "coalesce(sum(request_count) FILTER (WHERE status <> 'success'), 0)::bigint";
+            measures.push(("error_count".to_owned(), errors.to_owned()));
+            return measures;
+        }
+        _ => {}
     }
     let mut condition = String::new();
     for bound in LATENCY_BOUNDS {
@@ -95,7 +105,7 @@ fn measures(relation: Relation) -> Vec<(String, String)> {
 fn key(relation: Relation) -> String {
     let rest = match relation {
         Relation::DailyByUser => "user_id, api_key_id, model_name, status",
-        Relation::WeeklyByKey => "user_id, api_key_id, failed",
+        Relation::WeeklyByKey => "user_id, api_key_id",
         _ => "model_name, status",
     };
     format!("org_id, {}, {rest}", relation.time_column())
@@ -129,26 +139,21 @@ fn side_by_side(relation: Relation, measures: &[(String, String)]) -> String {
         Relation::WeeklyByKey => ("usage_daily_by_user", "day"),
         _ => ("usage_events", "time"),
     };
-    let raw_key = key
-        .replacen(
-            time,
-            &format!(
-                "date_bin('{}', {event_time}, '2000-01-03 00:00Z') AS {time}",
-                width(relation)
-            ),
-            1,
-        )
-        .replace("failed", "status <> 'success' AS failed");
+    let raw_key = key.replacen(
+        time,
+        &format!(
+            "date_bin('{}', {event_time}, '2000-01-03 00:00Z') AS {time}",
+            width(relation)
+        ),
+        1,
+    );
     let columns = (1..=key.split(", ").count())
         .map(|column| column.to_string())
         .collect::<Vec<_>>()
         .join(", ");
     let sums = measures
         .iter()
-        .map(|(name, sum)| match relation {
-            Relation::WeeklyByKey => format!("sum({name})::bigint AS {name}"),
-            _ => format!("{sum} AS {name}"),
-        })
+        .map(|(name, sum)| format!("{sum} AS {name}"))
         .collect::<Vec<_>>()
         .join(", ");
     let names = each(measures, str::to_owned);

@@ -160,13 +160,13 @@ fn columns(relation: Relation, detail: Detail) -> Vec<(&'static str, Source)> {
         Relation::Events => events,
         _ => rollup,
     };
-    let failed = match relation {
-        Relation::WeeklyByKey => "failed",
-        _ => "status <> 'success'",
-    };
+    let failed = "status <> 'success'";
     let column = Source::Column;
     let one_if = |condition: &str| Source::One(Some(condition.to_owned()));
-    let errors = of(Source::ColumnIf("request_count", failed), one_if(failed));
+    let errors = match relation {
+        Relation::WeeklyByKey => column("error_count"),
+        _ => of(Source::ColumnIf("request_count", failed), one_if(failed)),
+    };
     let mut columns = vec![
         ("requests", of(column("request_count"), Source::One(None))),
         ("errors", errors),
