@@ -3,7 +3,8 @@
 //! A question has 900 ms to reach the database: a connection from the pool, opened if need be, and the
 //! first answer on it. That first answer is the freshness statement, which is sent ahead of the question
 //! on the same connection without waiting in between. So it costs no round trip, its claim is never newer
-//! than the data, and a connection that leads nowhere any more (a failover, a partition) shows at once.
+//! than the data, and a connection that leads nowhere any more (a failover, a partition) shows at once. It is the
+//! same in every answer and has no parameters, and so it is prepared and planned once for each connection.
 //! The question itself may then take as long as the statement timeout lets it.
 //!
 //! A connection goes back to the pool only when everything that was sent on it has been answered; after an
@@ -157,13 +158,15 @@ impl Database {
     async fn read(&self, plan: &Plan<'_>) -> Result<Read, ReadError> {
         let reached_by = Instant::now() + REACH_TIMEOUT;
         let lease = self.lease(reached_by).await?;
-        let freshness_statement = freshness::statement();
+        // Before anything else is sent: on a new connection, this waits for an answer.
+        let how_fresh = freshness::statement();
+        let prepared = timeout_at(reached_by, lease.prepare_cached(how_fresh.sql())).await??;
         let answered_by = Instant::now() + QUERY_TIMEOUT;
         // In this order, which is the order in which they are sent.
         let first = plan.first();
         let (freshness_rows, mut rows) = tokio::try_join!(
             biased;
-            run(&lease, &freshness_statement, reached_by),
+            timed(how_fresh.name(), reached_by, lease.query(&prepared, &[])),
             run(&lease, &first, answered_by),
         )?;
         if let Some(next) = plan.next(&rows)? {
@@ -233,22 +236,30 @@ impl Connect for Connector {
     }
 }
 
-/// Parses, binds and runs a statement in one round trip; nothing is prepared, so nothing goes stale.
+/// Parses, binds and runs a statement in one round trip.
 async fn run(client: &Client, statement: &Statement, by: Instant) -> Result<Vec<Row>, ReadError> {
-    let began = Instant::now();
     let values: Vec<(&(dyn ToSql + Sync), Type)> = statement
         .param_refs()
         .into_iter()
         .zip(statement.params().iter().map(sql_type))
         .collect();
-    let got = timeout_at(by, client.query_typed(statement.sql(), &values)).await;
+    timed(statement.name(), by, client.query_typed(statement.sql(), &values)).await
+}
+
+async fn timed(
+    name: &'static str,
+    by: Instant,
+    query: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
+) -> Result<Vec<Row>, ReadError> {
+    let began = Instant::now();
+    let got = timeout_at(by, query).await;
     let outcome = match &got {
         Ok(Ok(_)) => "ok",
         Ok(Err(error)) if error.code() == Some(&SqlState::QUERY_CANCELED) => "timeout",
         Ok(Err(_)) => "error",
         Err(_) => "timeout",
     };
-    metrics::queried(statement.name(), outcome, began.elapsed());
+    metrics::queried(name, outcome, began.elapsed());
     Ok(got??)
 }
 

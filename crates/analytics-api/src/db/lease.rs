@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use analytics_core::session;
 use analytics_runtime::postgres::TlsConnector;
-use deadpool_postgres::Object;
+use deadpool_postgres::{ClientWrapper, Object};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
@@ -45,9 +45,9 @@ impl Lease {
 }
 
 impl std::ops::Deref for Lease {
-    type Target = Client;
+    type Target = ClientWrapper;
 
-    fn deref(&self) -> &Client {
+    fn deref(&self) -> &ClientWrapper {
         self.object
             .as_ref()
             .expect("a lease is empty only while it is being given back or dropped")
