@@ -69,13 +69,14 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         ..
     } = *grouping;
     let mut filter = filter(text, grouping.scope, grouping.filter);
+    let mut of_keys = None;
     if let Groups::Known(known) = grouping.groups {
         let users = text.bind(Param::Ids(known.users.clone()));
         let _ = write!(filter, " AND user_id = ANY({users}::uuid[])");
-        if let Some(keys) = &known.keys {
+        of_keys = known.keys.as_ref().map(|keys| {
             let keys = text.bind(Param::Ids(keys.clone()));
-            let _ = write!(filter, " AND api_key_id = ANY({keys}::uuid[])");
-        }
+            format!("api_key_id = ANY({keys}::uuid[])")
+        });
     }
     let bucket = Bucket::of(text, buckets, segments);
     let keys = Keys(dimensions.len());
@@ -107,12 +108,19 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
                 if relation != Relation::DailyByUser || range.end() > known.columns_until =>
             {
                 let steps = text.bind(Param::Times(range.steps(grain)));
+                // Keys outside of it: an index is looked into for each user with each key otherwise.
+                let of_keys = of_keys
+                    .as_ref()
+                    .map_or(String::new(), |keys| format!(" WHERE {keys}"));
                 format!(
                     "FROM unnest({steps}::timestamptz[]) AS step CROSS JOIN LATERAL (\n    \
-                     SELECT * {rows} AND {time} = step OFFSET 0) AS owned"
+                     SELECT * {rows} AND {time} = step OFFSET 0) AS owned{of_keys}"
                 )
             }
-            _ => rows,
+            _ => match &of_keys {
+                Some(keys) => format!("{rows} AND {keys}"),
+                None => rows,
+            },
         };
         let bucket = match sign {
             Sign::Plus => bucket.expression(time),

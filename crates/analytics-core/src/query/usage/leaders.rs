@@ -53,7 +53,7 @@ pub(super) struct Leaders {
 
 impl Ranking {
     /// Where leaders are looked for among so many groups that it would not do to have them bucket by bucket first.
-    pub(super) fn of(ask: &Ask, kept: Kept, segments: &[Segment]) -> Option<Self> {
+    pub(super) fn of(ask: &Ask, kept: Kept) -> Option<Self> {
         let Rows::Buckets { top: Some(top), .. } = ask.rows else {
             return None;
         };
@@ -62,7 +62,7 @@ impl Ranking {
         }
         let whole = Buckets::new(ask.buckets.range(), BucketWidth::All, ask.buckets.zone());
         let needs = ask.needs(kept);
-        let coarser = cover(&whole, &needs).unwrap_or_else(|_| segments.to_vec());
+        let segments = cover(&whole, &needs).ok()?;
         let filter = &ask.question.filter;
         let all = Needs {
             users: false,
@@ -77,7 +77,7 @@ impl Ranking {
         Some(Self {
             top,
             whole,
-            segments: coarser,
+            segments,
             everything,
             columns_until: match kept.aggregates {
                 true => floor_to(ask.now - IN_COLUMNS_AFTER, Duration::DAY),

@@ -41,8 +41,8 @@ impl Ask {
         Ok(Plan {
             ask: self,
             before: before.transpose().map_err(Refused::Before)?,
-            ranking: Ranking::of(self, kept, &segments),
             segments,
+            ranking: Ranking::of(self, kept),
         })
     }
 
