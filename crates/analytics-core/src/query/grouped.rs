@@ -3,12 +3,12 @@
 
 use std::fmt::Write as _;
 
-use super::keys::Keys;
-use super::measures::{Detail, sums, sums_of_sums, values};
-use super::{Dimension, Filter, Param, Scope};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::keys::Keys;
+use super::measures::{Detail, sums, sums_of_sums, values};
+use super::{Dimension, Filter, Param, Scope};
 use crate::calendar::Buckets;
 use crate::rollup::{Relation, Segment, Sign};
 
