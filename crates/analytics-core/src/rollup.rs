@@ -3,10 +3,10 @@
 //! Every bucket of the answer is covered by the coarsest relation that fits into it; what is left at its two
 //! edges goes to the next finer one, down to raw events. Where that makes many small parts, one finer relation
 //! for all of it is read instead, if that costs less. And where a range ends inside a bucket of a relation, all
-//! of that bucket may be read, and raw events from the end on taken off again: of a day that is still running
-//! there are hardly any. Whatever is chosen, every instant of the range is counted once and no other one is,
-//! none crosses from one bucket into the next by less than its grain, and so their sums add up to the sum
-//! over raw events (the property that the tests hold).
+//! of that bucket may be read, and what comes after the end taken off again: of a day that is still running
+//! there is hardly anything. The same at its start, where all of it is one bucket of the answer. Whatever is chosen,
+//! every instant of the range is counted once and no other one is, none crosses from one bucket into the next by less
+//! than its grain, and so their sums add up to the sum over raw events (the property that the tests hold).
 
 mod nearest;
 
@@ -96,7 +96,7 @@ pub struct Segment {
 pub enum Sign {
     /// It counts.
     Plus,
-    /// It begins where the range ends, and is taken off the last bucket.
+    /// It lies outside of the range, and is taken off the bucket next to it.
     Minus,
 }
 
@@ -214,13 +214,9 @@ fn finest_grain(users: bool) -> Duration {
 }
 
 fn covered(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Why> {
-    let start = buckets.range().start();
-    if start < needs.kept.rollups_since {
-        return Err(Why::RollupsGone(needs.kept.rollups_since));
-    }
     let mut cheapest: Option<(i64, Vec<Segment>)> = None;
     let mut refused = None;
-    for segments in candidates(buckets, relations(needs)) {
+    for segments in candidates(buckets, relations(needs), needs.now) {
         if let Err(why) = readable(&segments, needs) {
             refused.get_or_insert(why);
             continue;
@@ -239,8 +235,8 @@ fn covered(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Why> {
 }
 
 /// With the coarsest relation, without it, without the two coarsest, …: the first one has the fewest raw
-/// events of those that take nothing off. And each of them with a last bucket of its relations read whole.
-fn candidates(buckets: &Buckets, relations: &[Relation]) -> Vec<Vec<Segment>> {
+/// events of those that take nothing off. And each of them with a first and a last bucket of its relations read whole.
+fn candidates(buckets: &Buckets, relations: &[Relation], now: OffsetDateTime) -> Vec<Vec<Segment>> {
     let mut candidates = Vec::new();
     // No bucket is wider than an even step: none of a relation's fits into it.
     let step = buckets.uniform().map(|(step, _)| step);
@@ -251,56 +247,113 @@ fn candidates(buckets: &Buckets, relations: &[Relation]) -> Vec<Vec<Segment>> {
     let first_fitting = relations.iter().take_while(too_coarse).count();
     for coarsest in first_fitting..relations.len() {
         let relations = &relations[coarsest..];
-        candidates.push(segments(buckets, buckets.range().end(), relations));
-        candidates.extend(
-            relations
-                .iter()
-                .filter_map(|whole| with_end_taken_off(buckets, relations, *whole)),
-        );
+        for first in edges(buckets.range().start(), relations, now) {
+            for last in edges(buckets.range().end(), relations, now) {
+                candidates.extend(with_edges(buckets, relations, first.as_ref(), last.as_ref()));
+            }
+        }
     }
     candidates
 }
 
-/// Reads the bucket of `whole` that the range ends in to its end, and takes off what is too much.
-fn with_end_taken_off(buckets: &Buckets, relations: &[Relation], whole: Relation) -> Option<Vec<Segment>> {
-    // An event may be taken off only what has it already.
-    let grain = whole.grain().filter(|_| whole.is_kept_by_trigger())?;
-    let end = buckets.range().end();
-    let (start, whole_end) = (floor_to(end, grain), ceil_to(end, grain));
-    let over = TimeRange::part(end, whole_end)?;
-    // Else some of it is of another bucket of the answer.
-    if start < buckets.last().start() {
+/// A bucket of a relation that an edge of the range lies in, to be read whole.
+struct Edge {
+    whole: Relation,
+    bucket: TimeRange,
+    /// What may be taken off it.
+    finer: Vec<Relation>,
+}
+
+/// The ways to deal with an edge of the range: in the first one nothing is read that lies outside.
+fn edges(edge: OffsetDateTime, relations: &[Relation], now: OffsetDateTime) -> Vec<Option<Edge>> {
+    let mut edges = vec![None];
+    for (place, whole) in relations.iter().enumerate() {
+        let Some(grain) = whole.grain().filter(|_| whole.is_kept_by_trigger()) else {
+            continue;
+        };
+        // Of what has yet to come there is nothing. (What is finer has to be kept by triggers as well, and is: a property.)
+        let has_been = |finer: &Relation| finer.grain().is_none_or(|grain| ceil_to(edge, grain) < now);
+        let finer = relations.iter().skip(place + 1).copied();
+        let inside = TimeRange::part(floor_to(edge, grain), ceil_to(edge, grain));
+        edges.extend(inside.map(|bucket| {
+            Some(Edge {
+                whole: *whole,
+                bucket,
+                finer: finer.filter(has_been).collect(),
+            })
+        }));
+    }
+    edges
+}
+
+/// Covers the range, with the bucket of a relation that it begins in and the one that it ends in read whole, and what is
+/// too much of them taken off. `None` if that would be taken off a bucket of the answer that it is no part of.
+fn with_edges(
+    buckets: &Buckets,
+    relations: &[Relation],
+    first: Option<&Edge>,
+    last: Option<&Edge>,
+) -> Option<Vec<Segment>> {
+    let range = buckets.range();
+    let from = first.map_or(range.start(), |edge| edge.bucket.end());
+    let to = last.map_or(range.end(), |edge| edge.bucket.start());
+    if from > to {
         return None;
     }
-    let mut segments = segments(buckets, start, relations);
-    push(&mut segments, whole, TimeRange::part(start, whole_end)?);
-    segments.push(Segment {
-        relation: Relation::Events,
-        range: over,
-        sign: Sign::Minus,
-    });
+    let mut segments = Vec::new();
+    if let Some(Edge { whole, bucket, finer }) = first {
+        // Rows before the first of several buckets would have to be told to be of that one.
+        if buckets.starts().len() > 1 {
+            return None;
+        }
+        take_off(bucket.start(), range.start(), finer, &mut segments);
+        push(&mut segments, *whole, *bucket);
+    }
+    fill_buckets(buckets, from, to, relations, &mut segments);
+    if let Some(Edge { whole, bucket, finer }) = last {
+        if bucket.start() < buckets.last().start() {
+            return None;
+        }
+        push(&mut segments, *whole, *bucket);
+        take_off(range.end(), bucket.end(), finer, &mut segments);
+    }
     Some(segments)
 }
 
-/// Covers each bucket by itself up to an end, and joins what is next to each other and of one relation.
-fn segments(buckets: &Buckets, end: OffsetDateTime, relations: &[Relation]) -> Vec<Segment> {
-    let mut segments = Vec::new();
-    let mut cover = |start, end| {
-        if let Some(part) = TimeRange::part(start, end) {
-            fill(part, relations, &mut segments);
+fn take_off(from: OffsetDateTime, to: OffsetDateTime, relations: &[Relation], segments: &mut Vec<Segment>) {
+    let mut over = Vec::new();
+    if let Some(range) = TimeRange::part(from, to) {
+        fill(range, relations, &mut over);
+    }
+    segments.extend(over.into_iter().map(|part| Segment {
+        sign: Sign::Minus,
+        ..part
+    }));
+}
+
+/// Covers each bucket by itself, and joins what is next to each other and of one relation.
+fn fill_buckets(
+    buckets: &Buckets,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+    relations: &[Relation],
+    segments: &mut Vec<Segment>,
+) {
+    let mut fill = |from, to| {
+        if let Some(part) = TimeRange::part(from, to) {
+            fill(part, relations, segments);
         }
     };
     let coarsest = relations.first().and_then(|relation| relation.grain());
     let mut edges = buckets.starts().iter().skip(1);
     if edges.all(|edge| coarsest.is_none_or(|grain| floor_to(*edge, grain) == *edge)) {
         // No row of the coarsest one lies across an edge, and finer grains divide it: the same, at once.
-        cover(buckets.range().start(), end);
+        fill(from, to);
     } else {
         buckets
             .iter()
-            .for_each(|bucket| cover(bucket.start(), bucket.end().min(end)));
+            .for_each(|bucket| fill(bucket.start().max(from), bucket.end().min(to)));
     }
-    segments
 }
 
 fn fill(range: TimeRange, relations: &[Relation], segments: &mut Vec<Segment>) {
@@ -339,6 +392,10 @@ fn push(segments: &mut Vec<Segment>, relation: Relation, range: TimeRange) {
 }
 
 fn readable(segments: &[Segment], needs: &Needs) -> Result<(), Why> {
+    let since = needs.kept.rollups_since;
+    if segments.iter().any(|segment| segment.range.start() < since) {
+        return Err(Why::RollupsGone(since));
+    }
     let mut raw = segments
         .iter()
         .filter(|segment| segment.relation == Relation::Events)

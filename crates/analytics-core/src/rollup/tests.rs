@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::calendar::{BucketWidth, Zone};
 use proptest::prelude::*;
@@ -27,6 +29,10 @@ fn system(users: bool) -> Needs {
 fn buckets(start: OffsetDateTime, end: OffsetDateTime, width: BucketWidth, zone: &str) -> Buckets {
     let range = TimeRange::new(start, end).unwrap();
     Buckets::new(range, width, &Zone::named(zone).unwrap())
+}
+
+fn nothing_outside(buckets: &Buckets, relations: &[Relation]) -> Vec<Segment> {
+    with_edges(buckets, relations, None, None).unwrap()
 }
 
 fn read(buckets: &Buckets, needs: &Needs) -> Vec<(Relation, OffsetDateTime)> {
@@ -151,16 +157,12 @@ fn edges_go_to_finer_relations() {
         (Relation::QuarterHourly, datetime!(2026-11-03 0:00 UTC)),
         (Relation::Events, datetime!(2026-11-03 0:45 UTC)),
     ];
-    assert_eq!(
-        segments(&odd, odd.range().end(), relations(&needs(false))).len(),
-        expected.len()
-    );
-    for (segment, expected) in segments(&odd, odd.range().end(), relations(&needs(false)))
+    let segments = nothing_outside(&odd, relations(&needs(false)));
+    let read: Vec<_> = segments
         .iter()
-        .zip(expected)
-    {
-        assert_eq!((segment.relation, segment.range.start()), expected);
-    }
+        .map(|segment| (segment.relation, segment.range.start()))
+        .collect();
+    assert_eq!(read, expected);
 }
 
 #[test]
@@ -183,17 +185,25 @@ fn what_is_left_of_a_running_day_is_taken_off_it() {
         (Relation::DailyByUser, midnight, Sign::Plus),
         (Relation::Events, in_the_future, Sign::Minus),
     ];
-    assert_eq!(asked(in_the_future, true, BucketWidth::All), expected);
     assert_eq!(asked(in_the_future, true, BucketWidth::Day), expected);
     // In hours, a day is of many buckets.
     assert_eq!(asked(in_the_future, true, BucketWidth::Hour), [yesterday]);
-    // Of a day that is over, whatever is less.
+    // Of a day that is over, whatever is less: in one bucket, at the start as well.
     let day_before = midnight - Duration::DAY;
+    let before_that = day_before - Duration::DAY;
+    let expected = [
+        (Relation::Events, day_before, Sign::Minus),
+        (Relation::DailyByUser, day_before, Sign::Plus),
+        (Relation::Events, in_the_future, Sign::Minus),
+    ];
+    assert_eq!(asked(in_the_future, true, BucketWidth::All), expected);
     let early = day_before + Duration::hours(5);
-    assert_eq!(
-        asked(early, true, BucketWidth::All),
-        [(Relation::Events, early - Duration::DAY, Sign::Plus)]
-    );
+    let expected = [
+        (Relation::Events, before_that, Sign::Minus),
+        (Relation::DailyByUser, before_that, Sign::Plus),
+        (Relation::Events, day_before, Sign::Plus),
+    ];
+    assert_eq!(asked(early, true, BucketWidth::All), expected);
     let late = day_before + Duration::hours(20);
     assert_eq!(
         asked(late, true, BucketWidth::All),
@@ -213,6 +223,43 @@ fn what_is_left_of_a_running_day_is_taken_off_it() {
     assert!(
         !parts.contains(&(Relation::Daily, midnight, Sign::Plus)),
         "{parts:?}"
+    );
+}
+
+#[test]
+fn weeks_at_both_edges_are_read_whole_if_fewer_days_have_to_be_taken_off() {
+    let (monday, day) = (datetime!(2026-10-26 0:00 UTC), Duration::DAY);
+    let asked = |start: i32, end: i32, width: BucketWidth, now: OffsetDateTime| {
+        let buckets = buckets(monday + day * start, monday + day * end, width, "UTC");
+        let needs = Needs {
+            models: false,
+            now,
+            ..needs(true)
+        };
+        cover(&buckets, &needs)
+            .unwrap()
+            .iter()
+            .map(|part| (part.relation, part.range.start(), part.sign))
+            .collect::<Vec<_>>()
+    };
+    let days = |from: i32, sign| (Relation::DailyByUser, monday + day * from, sign);
+    let weeks = |from: i32| (Relation::WeeklyByKey, monday + day * from, Sign::Plus);
+    // From a Tuesday, to a Sunday.
+    let both = [days(0, Sign::Minus), weeks(0), days(34, Sign::Minus)];
+    assert_eq!(asked(1, 34, BucketWidth::All, LONG_AFTER), both);
+    // From a Saturday, to a Tuesday.
+    let none = [days(5, Sign::Plus), weeks(7), days(35, Sign::Plus)];
+    assert_eq!(asked(5, 36, BucketWidth::All, LONG_AFTER), none);
+    // Of several buckets, only the last one's end.
+    let months = asked(1, 34, BucketWidth::Month, LONG_AFTER);
+    assert_eq!(months.first(), Some(&days(1, Sign::Plus)));
+    assert_eq!(months.last(), Some(&days(34, Sign::Minus)));
+    // What has yet to come has no days.
+    let running = monday + day * 34 - Duration::HOUR;
+    let coming = (Relation::Events, monday + day * 34, Sign::Minus);
+    assert_eq!(
+        asked(1, 34, BucketWidth::All, running),
+        [days(0, Sign::Minus), weeks(0), coming]
     );
 }
 
@@ -363,47 +410,49 @@ fn asked() -> impl Strategy<Value = (Buckets, Needs)> {
     )
 }
 
-/// Whether no bucket of the relation lies on both sides of an edge of the answer's buckets, but for the one
-/// that the range ends in, if the rest of it is taken off.
-fn nothing_crosses(segment: &Segment, buckets: &Buckets, taken_off: bool) -> bool {
+/// Whether no bucket of the relation lies on both sides of an edge between two of the answer's buckets.
+fn nothing_crosses(segment: &Segment, buckets: &Buckets) -> bool {
     let Some(grain) = segment.relation.grain() else {
         return true;
     };
-    let inside = |edge: OffsetDateTime| segment.range.start() <= edge && edge <= segment.range.end();
-    let end = (!taken_off).then_some(buckets.range().end());
-    let edges = buckets.starts().iter().copied().chain(end);
-    floor_to(segment.range.start(), grain) == segment.range.start()
-        && floor_to(segment.range.end(), grain) == segment.range.end()
-        && edges
-            .filter(|edge| inside(*edge))
-            .all(|edge| floor_to(edge, grain) == edge)
+    let (start, end) = (segment.range.start(), segment.range.end());
+    let mut inner = buckets.starts().iter().skip(1);
+    floor_to(start, grain) == start
+        && floor_to(end, grain) == end
+        && inner.all(|edge| *edge < start || end < *edge || floor_to(*edge, grain) == *edge)
 }
 
 proptest! {
     #[test]
     fn every_candidate_counts_each_instant_once_and_respects_the_buckets((buckets, needs) in asked()) {
-        for segments in candidates(&buckets, relations(&needs)) {
-            let end = buckets.range().end();
-            let (counting, taken_off) = match segments.split_last() {
-                Some((last, rest)) if last.sign == Sign::Minus => (rest, Some(last)),
-                _ => (&*segments, None),
-            };
-            let mut reached = buckets.range().start();
-            for segment in counting {
-                prop_assert_eq!(segment.sign, Sign::Plus);
-                prop_assert_eq!(segment.range.start(), reached);
-                reached = segment.range.end();
-                prop_assert!(nothing_crosses(segment, &buckets, taken_off.is_some()), "{:?}", segment);
-            }
-            match taken_off {
-                None => prop_assert_eq!(reached, end),
-                Some(over) => {
-                    prop_assert_eq!((over.range.start(), over.range.end()), (end, reached));
-                    prop_assert_eq!(over.relation, Relation::Events);
-                    let whole = counting.last().map(|last| last.relation);
-                    prop_assert!(whole.is_some_and(Relation::is_kept_by_trigger));
+        let range = buckets.range();
+        for segments in candidates(&buckets, relations(&needs), needs.now) {
+            // Time counted, less time taken off, at each instant where that may change.
+            let mut changes = BTreeMap::new();
+            for segment in &segments {
+                let Segment { relation, range: part, sign } = segment;
+                let by = if *sign == Sign::Plus { 1 } else { -1 };
+                *changes.entry(part.start()).or_insert(0) += by;
+                *changes.entry(part.end()).or_insert(0) -= by;
+                if *sign == Sign::Minus {
+                    let counts = |other: &&Segment| {
+                        let (start, end) = (other.range.start(), other.range.end());
+                        other.sign == Sign::Plus && start <= part.start() && part.end() <= end
+                    };
+                    let whole = segments.iter().find(counts).unwrap().relation;
+                    prop_assert!(whole.is_kept_by_trigger());
+                    prop_assert!(*relation == Relation::Events || relation.is_kept_by_trigger());
+                    if part.end() <= range.start() {
+                        prop_assert_eq!(buckets.starts().len(), 1);
+                    } else {
+                        let start = floor_to(part.start(), whole.grain().unwrap());
+                        prop_assert!(part.start() >= range.end() && start >= buckets.last().start());
+                    }
                 }
+                prop_assert!(nothing_crosses(segment, &buckets), "{:?}", segment);
             }
+            changes.retain(|_, by| *by != 0);
+            prop_assert_eq!(changes.into_iter().collect::<Vec<_>>(), [(range.start(), 1), (range.end(), -1)]);
         }
     }
 
@@ -415,7 +464,7 @@ proptest! {
             for bucket in buckets.iter() {
                 fill(bucket, &relations[coarsest..], &mut one_by_one);
             }
-            prop_assert_eq!(segments(&buckets, buckets.range().end(), &relations[coarsest..]), one_by_one);
+            prop_assert_eq!(nothing_outside(&buckets, &relations[coarsest..]), one_by_one);
         }
     }
 
@@ -423,11 +472,10 @@ proptest! {
     fn an_answer_reads_only_what_is_kept_and_a_refusal_names_a_way_out((buckets, needs) in asked()) {
         match cover(&buckets, &needs) {
             Ok(segments) => {
-                prop_assert!(buckets.range().start() >= needs.kept.rollups_since);
                 for segment in &segments {
                     let raw = segment.relation == Relation::Events;
+                    prop_assert!(segment.range.start() >= needs.kept.rollups_since);
                     prop_assert!(!raw || needs.one_organization);
-                    prop_assert!(segment.sign == Sign::Plus || needs.one_organization);
                     prop_assert!(!raw || segment.range.start() >= needs.kept.raw_since);
                 }
             }
