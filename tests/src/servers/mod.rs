@@ -17,7 +17,7 @@ use anyhow::Result;
 use crate::pid::ProcessId;
 
 pub use postgres::{Edition, Postgres, Profile, connect};
-pub use rabbitmq::{MAX_MESSAGE_BYTES, RabbitMq};
+pub use rabbitmq::{MAX_MESSAGE_BYTES, NICENESS_ASIDE, RabbitMq};
 
 /// The last lines of a server's log, for an error message.
 fn log_tail(path: &Path) -> String {

@@ -18,6 +18,9 @@ use crate::progress::Step;
 /// Not `/usr/sbin/rabbitmq-server`: that one insists on root or the rabbitmq user.
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
+/// The niceness of what shares the machine with something that is measured, and would not where that runs.
+pub const NICENESS_ASIDE: u8 = 10;
+
 /// The largest body it takes: 1 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -63,12 +66,22 @@ pub struct RabbitMq {
     broker: Option<ProcessId>,
     epmd: Option<ProcessId>,
     detached: bool,
+    niceness: u8,
 }
 
 impl RabbitMq {
     /// Starts the instance of this name, on the data it had before or on new data. `settings` are lines
     /// of `rabbitmq.conf` that come after ours.
     pub async fn start(name: &str, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_at(0, name, settings).await
+    }
+
+    /// The same, giving way to everything else on the machine.
+    pub async fn start_aside(name: &str) -> Result<Self> {
+        Self::start_at(NICENESS_ASIDE, name, &[]).await
+    }
+
+    async fn start_at(niceness: u8, name: &str, settings: &[(&str, &str)]) -> Result<Self> {
         if !Path::new(SERVER).exists() {
             bail!("RabbitMQ is not installed ({SERVER}): deploy/local/install-packages.sh installs it");
         }
@@ -95,6 +108,7 @@ impl RabbitMq {
             broker: None,
             epmd: None,
             detached: false,
+            niceness,
         };
         for inner in ["home", "log", "data"] {
             fs::create_dir_all(broker.folder.join(inner))?;
@@ -137,6 +151,7 @@ impl RabbitMq {
             broker,
             epmd,
             detached: true,
+            niceness: 0,
         }))
     }
 
@@ -154,15 +169,15 @@ impl RabbitMq {
         }
         let log = fs::File::create(self.console_log())?;
         // setsid: a Ctrl-C in our terminal is for us to handle, not for the broker.
-        let mut command = Command::new("setsid");
+        let mut command = Command::new("nice");
         command
-            .arg(SERVER)
+            .args(["-n", &self.niceness.to_string(), "setsid", SERVER])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
         command.current_dir(&self.folder);
         self.set_environment(&mut command);
-        let child = command.spawn().context("running setsid")?;
+        let child = command.spawn().context("running nice")?;
         self.broker = spawned(&child);
         self.write_state()?;
         // Reaped in the background: who asks whether it lives looks at /proc.

@@ -7,6 +7,7 @@
 
 mod bare;
 mod latency;
+mod load;
 mod questions;
 mod report;
 
@@ -142,12 +143,13 @@ impl Bench<'_> {
     /// What each question costs over a history of so many events, in so many rounds.
     async fn questions(&self, history: usize, rounds: usize) -> Result<questions::Questions> {
         let queue = unique_queue("bench");
-        let queues = Queues::connect(&self.rabbitmq.url()).await?;
+        let rabbitmq = RabbitMq::start_aside(&name("rabbitmq-aside")).await?;
+        let queues = Queues::connect(&rabbitmq.url()).await?;
         queues.declare_quorum(&queue, &[]).await?;
-        let services = self.services(&queue).await?;
+        let services = self.services(&rabbitmq, &queue).await?;
         let step = Step::begin(format!("{}, a history of {history} events", self.flavor));
         let mut worker = services.start_worker(&pairs(&self.worker_settings)).await?;
-        questions::publish_history(&self.rabbitmq.url(), &queue, history).await?;
+        questions::publish_history(&rabbitmq.url(), &queue, history).await?;
         self.until_stored(&worker, history).await?;
         services.maintain().await?;
         // What autovacuum does in its own time.
@@ -157,30 +159,28 @@ impl Bench<'_> {
         let step = Step::begin(format!("{}, every question, idle and live", self.flavor));
         let mut api = services.start_api(&[("RATE_LIMIT_PER_SECOND", "0")]).await?;
         let asked = questions::measure(
-            &self.rabbitmq.url(),
+            &rabbitmq.url(),
             &queue,
             &api.url("/"),
             history,
             rounds,
             || {
                 // This process' tree has the two services in it.
-                let trees = [
-                    self.rabbitmq.process(),
-                    self.postgres.process(),
-                    ProcessId::current(),
-                ];
+                let trees = [rabbitmq.process(), self.postgres.process(), ProcessId::current()];
                 trees.into_iter().map(cpu).sum()
             },
             async |events| self.until_stored(&worker, events).await,
         )
         .await?;
         step.done(format_args!(
-            "{} questions; {:.2} cores busy with the events that arrived",
+            "{} questions; {:.2} cores busy with the events that arrived, {:.0}/s",
             asked.asked.len(),
-            asked.cores_busy_live
+            asked.cores_busy_live,
+            asked.arrived_per_second
         ));
         api.terminate(Duration::from_secs(15)).await?;
         worker.terminate(Duration::from_secs(15)).await?;
+        rabbitmq.destroy().await?;
         Ok(asked)
     }
 
@@ -189,7 +189,7 @@ impl Bench<'_> {
         let queues = Queues::connect(&self.rabbitmq.url()).await?;
 
         let queue = self.fill(&queues, &bodies).await?;
-        let services = self.services(&queue).await?;
+        let services = self.services(self.rabbitmq, &queue).await?;
         let cpu_before = (cpu(self.rabbitmq.process()), cpu(self.postgres.process()));
         let mut worker = services.start_worker(&pairs(&self.worker_settings)).await?;
         let took = self.until_committed(&queues, &queue, &worker).await?;
@@ -221,7 +221,7 @@ impl Bench<'_> {
 
     async fn latency(&self) -> Result<latency::Latency> {
         let queue = unique_queue("bench");
-        let services = self.services(&queue).await?;
+        let services = self.services(self.rabbitmq, &queue).await?;
         let mut worker = services.start_worker(&pairs(&self.worker_settings)).await?;
         let mut api = services.start_api(&[]).await?;
         let measured = latency::measure(&self.rabbitmq.url(), &queue, &api.url("/")).await?;
@@ -278,18 +278,13 @@ impl Bench<'_> {
     }
 
     /// A new, migrated database, and the services for it.
-    async fn services(&self, queue: &str) -> Result<Services> {
+    async fn services(&self, rabbitmq: &RabbitMq, queue: &str) -> Result<Services> {
         let client = self.postgres.connect("postgres").await?;
         client
             .batch_execute(&format!("DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"))
             .await?;
         self.postgres.ensure_database(DATABASE).await?;
-        let services = Services::new(
-            self.postgres.url(DATABASE),
-            self.rabbitmq.url(),
-            queue,
-            "bench-logs",
-        )?;
+        let services = Services::new(self.postgres.url(DATABASE), rabbitmq.url(), queue, "bench-logs")?;
         let said = services.migrate().await?;
         if !said.contains(&format!("flavor {}", self.flavor)) {
             bail!("not the flavor to be measured, {}: {said}", self.flavor);

@@ -8,11 +8,13 @@
 //! After each answer the client counts for a while, always equally far: how long that takes tells how fast the
 //! machine itself was, with nothing of ours to do for it.
 //!
+//! What stands for the platform, its broker and its publishers, would have machines of their own: here it gives way
+//! to what is ours ([`load`](super::load)), and still has to bring as many events as it should.
+//!
 //! The API keeps no answers, so each one is computed. What a question costs is the time until its whole
 //! answer is here, over HTTP, one question at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -23,13 +25,12 @@ use e2e::token::{Claims, SECRET};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::ORGANIZATIONS;
+use super::load::{Arrived, Load};
 
-/// Events per second that arrive while the questions are asked again.
-const LIVE_PER_SECOND: usize = 5_000;
 const HISTORY_DAYS: i64 = 60;
 /// The most that a question about one organization may take, at p99.
 const ORGANIZATION_TARGET_MS: f64 = 50.0;
@@ -57,6 +58,8 @@ pub(crate) struct Questions {
     /// Cores that events keep busy while they arrive and nobody asks: publisher, broker, worker and database.
     /// A question that would have a core for itself can't be as fast live as idle if less than one is left.
     pub(crate) cores_busy_live: f64,
+    /// How many of them did arrive, in all phases together.
+    pub(crate) arrived_per_second: f64,
     pub(crate) asked: Vec<Question>,
 }
 
@@ -162,8 +165,8 @@ pub(crate) async fn measure(
             target_ms: asked.target_ms,
         });
     }
-    let mut arrived = history;
-    let load = Load::start(rabbitmq_url, queue).await?;
+    let mut arrived = Arrived::default();
+    let load = Load::start(rabbitmq_url, queue, shape()).await?;
     tokio::time::sleep(BEFORE_LIVE).await;
     let (used, began) = (cpu(), Instant::now());
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -172,16 +175,17 @@ pub(crate) async fn measure(
     for (question, asked) in questions.asked.iter_mut().zip(all_questions()) {
         let (mut live, mut idle_again) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let load = Load::start(rabbitmq_url, queue).await?;
+            let load = Load::start(rabbitmq_url, queue, shape()).await?;
             tokio::time::sleep(BEFORE_LIVE).await;
             live.push(ask(&client, &asked).await?);
             arrived += load.stop().await?;
-            stored(arrived).await?;
+            stored(history + arrived.events).await?;
             idle_again.push(ask(&client, &asked).await?);
         }
         question.live = Spread::median(&live);
         question.idle_again = Spread::median(&idle_again);
     }
+    questions.arrived_per_second = arrived.per_second();
     Ok(questions)
 }
 
@@ -312,41 +316,4 @@ async fn answered(client: &Client, asked: &Asked) -> Result<Duration> {
     let (status, _) = client.fetch(&asked.path, asked.parameters).await?;
     ensure!(status.is_success(), "{}: {status}", asked.name);
     Ok(began.elapsed())
-}
-
-/// Events of the same organizations, as they happen.
-struct Load {
-    stop: Arc<AtomicBool>,
-    published: JoinHandle<Result<usize>>,
-}
-
-impl Load {
-    async fn start(url: &str, queue: &str) -> Result<Self> {
-        let publisher = Publisher::connect(url, queue).await?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let published = tokio::spawn(async move {
-            // The same ids with each start, at other times: other events.
-            let mut generator = Generator::new(&shape());
-            let mut tick = tokio::time::interval(Duration::from_millis(10));
-            let mut published = 0;
-            while !stopped.load(Ordering::Relaxed) {
-                tick.tick().await;
-                let now = OffsetDateTime::now_utc();
-                let events: Vec<_> = (0..LIVE_PER_SECOND / 100)
-                    .map(|_| generator.at(now).body)
-                    .collect();
-                published += publisher.publish(events).await?;
-            }
-            publisher.close().await?;
-            Ok(published)
-        });
-        Ok(Self { stop, published })
-    }
-
-    /// Stops it; how many events it has published.
-    async fn stop(self) -> Result<usize> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.published.await?
-    }
 }

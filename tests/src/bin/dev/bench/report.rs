@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use e2e::servers::NICENESS_ASIDE;
 use serde::Serialize;
 
 use super::latency::Latency;
@@ -213,6 +214,13 @@ fn write_questions(result: &FlavorResult) -> Result<bool> {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    writeln!(std::io::stdout(), "{table}")?;
+    let questions = &result.questions;
+    writeln!(
+        std::io::stdout(),
+        "live: {:.0} events/s arrive and keep {:.2} cores busy when nobody asks; their broker and publisher run at \
+         nice {NICENESS_ASIDE}\n{table}",
+        questions.arrived_per_second,
+        questions.cores_busy_live
+    )?;
     Ok(result.questions.asked.iter().all(Question::good))
 }
