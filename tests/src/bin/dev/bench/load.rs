@@ -15,6 +15,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use e2e::generator::{Generator, Shape};
 use e2e::publisher::Publisher;
 use e2e::servers::NICENESS_ASIDE;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use nix::unistd::gettid;
 use time::OffsetDateTime;
 
@@ -111,13 +113,23 @@ async fn publish(publisher: Publisher, shape: &Shape, stopped: &AtomicBool) -> R
     let mut tick = tokio::time::interval(Duration::from_millis(10));
     let began = Instant::now();
     let mut events = 0;
+    // The next ones do not wait for the broker's confirmation of these.
+    let mut unconfirmed = FuturesUnordered::new();
     while !stopped.load(Ordering::Relaxed) {
-        tick.tick().await;
-        let now = OffsetDateTime::now_utc();
-        let bodies: Vec<_> = (0..PER_SECOND / 100).map(|_| generator.at(now).body).collect();
-        events += publisher.publish(bodies).await?;
+        tokio::select! {
+            _ = tick.tick() => {
+                let now = OffsetDateTime::now_utc();
+                let bodies: Vec<_> = (0..PER_SECOND / 100).map(|_| generator.at(now).body).collect();
+                unconfirmed.push(publisher.publish(bodies));
+            }
+            Some(published) = unconfirmed.next() => events += published?,
+        }
+    }
+    while let Some(published) = unconfirmed.next().await {
+        events += published?;
     }
     let took = began.elapsed();
+    drop(unconfirmed);
     publisher.close().await?;
     Ok(Arrived { events, took })
 }

@@ -50,8 +50,11 @@ pub(crate) async fn run() -> Result<ExitCode> {
 }
 
 async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
+    let worker_settings = worker_settings()?;
+    let history = number_from_environment("BENCH_HISTORY", 2_000_000)?;
+    let part = std::env::var_os("BENCH_PART");
+    let wanted = |name: &str| part.as_ref().is_none_or(|only| only == name);
     orphans::remove_of_the_dead().await?;
-    let rabbitmq = RabbitMq::start(&name("rabbitmq"), &[]).await?;
     let mut results = Vec::new();
     for (flavor, edition) in [("timescaledb", Edition::Timescale), ("postgres", Edition::Plain)] {
         if std::env::var_os("BENCH_FLAVOR").is_some_and(|only| only != flavor) {
@@ -62,44 +65,40 @@ async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
             continue;
         }
         let postgres = Postgres::start(&name(flavor), edition, Profile::Bench, &[]).await?;
-        let bench = Bench {
+        let bench = |rabbitmq| Bench {
             flavor,
-            postgres,
-            rabbitmq: &rabbitmq,
+            postgres: &postgres,
+            rabbitmq,
             events,
-            worker_settings: worker_settings()?,
+            worker_settings: &worker_settings,
         };
-        let part = std::env::var_os("BENCH_PART");
-        let wanted = |name: &str| part.as_ref().is_none_or(|only| only == name);
-        let ingest = match wanted("ingest") {
-            true => Some(bench.ingest(rounds).await?),
-            false => None,
-        };
-        let questions = match wanted("questions") {
-            true => {
-                bench
-                    .questions(number_from_environment("BENCH_HISTORY", 2_000_000)?, rounds)
-                    .await?
-            }
-            false => questions::Questions::default(),
-        };
+        let (mut ingest, mut questions) = (None, questions::Questions::default());
+        if wanted("ingest") {
+            let bench = bench(RabbitMq::start(&name("rabbitmq"), &[]).await?);
+            ingest = Some(bench.ingest(rounds).await?);
+            bench.rabbitmq.destroy().await?;
+        }
+        if wanted("questions") {
+            let bench = bench(RabbitMq::start_aside(&name("rabbitmq-aside")).await?);
+            questions = bench.questions(history, rounds).await?;
+            bench.rabbitmq.destroy().await?;
+        }
         results.push(FlavorResult {
             flavor,
             ingest,
             questions,
         });
-        bench.postgres.destroy().await?;
+        postgres.destroy().await?;
     }
-    rabbitmq.destroy().await?;
     Ok(results)
 }
 
 struct Bench<'a> {
     flavor: &'static str,
-    postgres: Postgres,
-    rabbitmq: &'a RabbitMq,
+    postgres: &'a Postgres,
+    rabbitmq: RabbitMq,
     events: usize,
-    worker_settings: Vec<(String, String)>,
+    worker_settings: &'a [(String, String)],
 }
 
 impl Bench<'_> {
@@ -143,13 +142,12 @@ impl Bench<'_> {
     /// What each question costs over a history of so many events, in so many rounds.
     async fn questions(&self, history: usize, rounds: usize) -> Result<questions::Questions> {
         let queue = unique_queue("bench");
-        let rabbitmq = RabbitMq::start_aside(&name("rabbitmq-aside")).await?;
-        let queues = Queues::connect(&rabbitmq.url()).await?;
+        let queues = Queues::connect(&self.rabbitmq.url()).await?;
         queues.declare_quorum(&queue, &[]).await?;
-        let services = self.services(&rabbitmq, &queue).await?;
+        let services = self.services(&queue).await?;
         let step = Step::begin(format!("{}, a history of {history} events", self.flavor));
-        let mut worker = services.start_worker(&pairs(&self.worker_settings)).await?;
-        questions::publish_history(&rabbitmq.url(), &queue, history).await?;
+        let mut worker = services.start_worker(&pairs(self.worker_settings)).await?;
+        questions::publish_history(&self.rabbitmq.url(), &queue, history).await?;
         self.until_stored(&worker, history).await?;
         services.maintain().await?;
         // What autovacuum does in its own time.
@@ -159,14 +157,18 @@ impl Bench<'_> {
         let step = Step::begin(format!("{}, every question, idle and live", self.flavor));
         let mut api = services.start_api(&[("RATE_LIMIT_PER_SECOND", "0")]).await?;
         let asked = questions::measure(
-            &rabbitmq.url(),
+            &self.rabbitmq.url(),
             &queue,
             &api.url("/"),
             history,
             rounds,
             || {
                 // This process' tree has the two services in it.
-                let trees = [rabbitmq.process(), self.postgres.process(), ProcessId::current()];
+                let trees = [
+                    self.rabbitmq.process(),
+                    self.postgres.process(),
+                    ProcessId::current(),
+                ];
                 trees.into_iter().map(cpu).sum()
             },
             async |events| self.until_stored(&worker, events).await,
@@ -180,7 +182,6 @@ impl Bench<'_> {
         ));
         api.terminate(Duration::from_secs(15)).await?;
         worker.terminate(Duration::from_secs(15)).await?;
-        rabbitmq.destroy().await?;
         Ok(asked)
     }
 
@@ -189,9 +190,9 @@ impl Bench<'_> {
         let queues = Queues::connect(&self.rabbitmq.url()).await?;
 
         let queue = self.fill(&queues, &bodies).await?;
-        let services = self.services(self.rabbitmq, &queue).await?;
+        let services = self.services(&queue).await?;
         let cpu_before = (cpu(self.rabbitmq.process()), cpu(self.postgres.process()));
-        let mut worker = services.start_worker(&pairs(&self.worker_settings)).await?;
+        let mut worker = services.start_worker(&pairs(self.worker_settings)).await?;
         let took = self.until_committed(&queues, &queue, &worker).await?;
         let cpu_after = (cpu(self.rabbitmq.process()), cpu(self.postgres.process()));
         let peak = worker.peak_rss_bytes().context("the worker is gone")?;
@@ -221,8 +222,8 @@ impl Bench<'_> {
 
     async fn latency(&self) -> Result<latency::Latency> {
         let queue = unique_queue("bench");
-        let services = self.services(self.rabbitmq, &queue).await?;
-        let mut worker = services.start_worker(&pairs(&self.worker_settings)).await?;
+        let services = self.services(&queue).await?;
+        let mut worker = services.start_worker(&pairs(self.worker_settings)).await?;
         let mut api = services.start_api(&[]).await?;
         let measured = latency::measure(&self.rabbitmq.url(), &queue, &api.url("/")).await?;
         api.terminate(Duration::from_secs(15)).await?;
@@ -278,13 +279,18 @@ impl Bench<'_> {
     }
 
     /// A new, migrated database, and the services for it.
-    async fn services(&self, rabbitmq: &RabbitMq, queue: &str) -> Result<Services> {
+    async fn services(&self, queue: &str) -> Result<Services> {
         let client = self.postgres.connect("postgres").await?;
         client
             .batch_execute(&format!("DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"))
             .await?;
         self.postgres.ensure_database(DATABASE).await?;
-        let services = Services::new(self.postgres.url(DATABASE), rabbitmq.url(), queue, "bench-logs")?;
+        let services = Services::new(
+            self.postgres.url(DATABASE),
+            self.rabbitmq.url(),
+            queue,
+            "bench-logs",
+        )?;
         let said = services.migrate().await?;
         if !said.contains(&format!("flavor {}", self.flavor)) {
             bail!("not the flavor to be measured, {}: {said}", self.flavor);
