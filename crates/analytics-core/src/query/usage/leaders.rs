@@ -93,24 +93,38 @@ impl Ranking {
         let owner = dimensions
             .iter()
             .position(|dimension| *dimension == Dimension::User);
-        let owner = owner.unwrap_or_else(|| {
+        if owner.is_none() {
             dimensions.push(Dimension::User);
-            keys.0
-        });
+        }
         let mut text = Text::default();
         let ranked = Grouping {
             detail: Detail::Tokens,
             ..ask.grouping(&self.whole, &dimensions)
         };
         let ranked = grouped(&mut text, &ranked, &self.segments);
-        let leaders = leading(&mut text, keys, "ranked", self.top);
         let name = "leaders";
-        let sql = format!(
-            "-- {name}\nWITH ranked AS MATERIALIZED (\n{ranked}\n),\nleaders AS MATERIALIZED (\n    {leaders}\n)\n\
-             SELECT ranked.k{owner} AS owner{} FROM ranked JOIN leaders ON {}",
-            keys.of("ranked"),
-            keys.equal("ranked")
-        );
+        let found = match owner {
+            // Each group is one row.
+            Some(owner) => {
+                let top = text.bind(Param::Number(i64::from(self.top)));
+                format!(
+                    "SELECT k{owner} AS owner{} FROM ranked ORDER BY input_tokens + output_tokens DESC{} \
+                     LIMIT {top}::bigint",
+                    keys.of("ranked"),
+                    keys.of("ranked")
+                )
+            }
+            None => {
+                let leaders = leading(&mut text, keys, "ranked", self.top);
+                format!(
+                    "SELECT ranked.k{} AS owner{} FROM ranked JOIN ({leaders}) AS leaders ON {}",
+                    keys.0,
+                    keys.of("ranked"),
+                    keys.equal("ranked")
+                )
+            }
+        };
+        let sql = format!("-- {name}\nWITH ranked AS MATERIALIZED (\n{ranked}\n)\n{found}");
         Statement {
             name,
             sql,
