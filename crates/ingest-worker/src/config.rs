@@ -73,7 +73,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "BATCH_MAX_AGE_MS",
         default: Some("250"),
-        help: "milliseconds after which a batch closes, counted from its first delivery, 1 to 60000",
+        help: "milliseconds after which a batch closes at the latest, counted from its first delivery, 1 to 60000",
     },
     Key {
         name: "PREFETCH",

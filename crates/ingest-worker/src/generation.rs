@@ -190,23 +190,23 @@ impl Crew {
             readers.spawn(consumer::run(number, consumer, ledger, senders.clone(), brake));
         }
         let returns = Arc::new(returns);
-        let limits = BatchLimits {
-            size,
-            max_age: match window {
-                Window::Full => config.batch_max_age,
-                Window::Narrow(_) => config.batch_max_age.min(NARROW_AGE),
-            },
+        let max_age = match window {
+            Window::Full => config.batch_max_age,
+            Window::Narrow(_) => config.batch_max_age.min(NARROW_AGE),
         };
+        let apart = max_age / u32::try_from(sinks.len()).unwrap_or(1).max(1);
+        let mut beat = Instant::now();
         let mut lanes = JoinSet::new();
         for (arrivals, sink) in receivers.into_iter().zip(sinks.drain(..)) {
             lanes.spawn(lane::run(
                 arrivals,
-                limits,
+                BatchLimits { size, max_age, beat },
                 sink,
                 Arc::clone(&returns),
                 abandon.clone(),
                 death.clone(),
             ));
+            beat += apart;
         }
         Self { readers, lanes }
     }

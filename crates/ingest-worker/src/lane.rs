@@ -22,8 +22,20 @@ use crate::sink::Sink;
 pub struct BatchLimits {
     /// Deliveries; the last part that a consumer hands over may go beyond.
     pub size: usize,
-    /// Counted from its first delivery.
+    /// Counted from its first delivery, at most.
     pub max_age: Duration,
+    /// One of the instants at which this lane closes what it has; they are `max_age` apart.
+    pub beat: Instant,
+}
+
+impl BatchLimits {
+    /// When a batch closes whose oldest delivery was read at that instant: at the lane's next beat. Each lane has its own,
+    /// so that at a steady rate they write one after the other and leave the database's other cores to those who ask.
+    fn closes(&self, oldest: Instant) -> Instant {
+        let since = oldest.saturating_duration_since(self.beat).as_nanos() % self.max_age.as_nanos().max(1);
+        let since = Duration::from_nanos(u64::try_from(since).unwrap_or(0));
+        oldest + (self.max_age - since)
+    }
 }
 
 /// A consumer's way back to the broker: several lanes resolve its deliveries.
@@ -128,7 +140,7 @@ async fn collect(arrivals: &mut Receiver<Vec<Arrival>>, limits: BatchLimits) -> 
                 // Past its time, a batch still takes what is waiting: a backlog fills batches.
                 biased;
                 part = arrivals.recv() => part,
-                () = tokio::time::sleep_until((oldest + limits.max_age).into()) => break,
+                () = tokio::time::sleep_until(limits.closes(oldest).into()) => break,
             },
         };
         match part {
@@ -137,4 +149,29 @@ async fn collect(arrivals: &mut Receiver<Vec<Arrival>>, limits: BatchLimits) -> 
         }
     }
     (!batch.is_empty()).then_some(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_batch_closes_at_the_next_beat(age_ms in 1_u64..60_000, after_us in 0_u64..100_000_000) {
+            let (max_age, beat) = (Duration::from_millis(age_ms), Instant::now());
+            let limits = BatchLimits { size: 1, max_age, beat };
+            let oldest = beat + Duration::from_micros(after_us);
+            let closes = limits.closes(oldest);
+            prop_assert!(oldest < closes && closes <= oldest + max_age);
+            prop_assert_eq!((closes - beat).as_nanos() % max_age.as_nanos(), 0);
+        }
+
+        #[test]
+        fn before_the_first_beat_it_closes_by_its_age(age_ms in 1_u64..60_000, before_us in 1_u64..100_000_000) {
+            let (max_age, oldest) = (Duration::from_millis(age_ms), Instant::now());
+            let beat = oldest + Duration::from_micros(before_us);
+            prop_assert_eq!(BatchLimits { size: 1, max_age, beat }.closes(oldest), oldest + max_age);
+        }
+    }
 }
