@@ -247,9 +247,9 @@ fn candidates(buckets: &Buckets, relations: &[Relation], now: OffsetDateTime) ->
     let first_fitting = relations.iter().take_while(too_coarse).count();
     for coarsest in first_fitting..relations.len() {
         let relations = &relations[coarsest..];
-        for first in edges(buckets.range().start(), relations, now) {
-            for last in edges(buckets.range().end(), relations, now) {
-                candidates.extend(with_edges(buckets, relations, first.as_ref(), last.as_ref()));
+        for first in edges(buckets.range().start(), relations) {
+            for last in edges(buckets.range().end(), relations) {
+                candidates.extend(with_edges(buckets, relations, first.as_ref(), last.as_ref(), now));
             }
         }
     }
@@ -257,29 +257,28 @@ fn candidates(buckets: &Buckets, relations: &[Relation], now: OffsetDateTime) ->
 }
 
 /// A bucket of a relation that an edge of the range lies in, to be read whole.
-struct Edge {
+struct Edge<'a> {
     whole: Relation,
     bucket: TimeRange,
-    /// What may be taken off it.
-    finer: Vec<Relation>,
+    /// What may be taken off it. (It has to be kept by triggers as well, and is: a property.)
+    finer: &'a [Relation],
 }
 
 /// The ways to deal with an edge of the range: in the first one nothing is read that lies outside.
-fn edges(edge: OffsetDateTime, relations: &[Relation], now: OffsetDateTime) -> Vec<Option<Edge>> {
+fn edges(edge: OffsetDateTime, relations: &[Relation]) -> Vec<Option<Edge<'_>>> {
     let mut edges = vec![None];
-    for (place, whole) in relations.iter().enumerate() {
+    let mut rest = relations;
+    while let Some((whole, finer)) = rest.split_first() {
+        rest = finer;
         let Some(grain) = whole.grain().filter(|_| whole.is_kept_by_trigger()) else {
             continue;
         };
-        // Of what has yet to come there is nothing. (What is finer has to be kept by triggers as well, and is: a property.)
-        let has_been = |finer: &Relation| finer.grain().is_none_or(|grain| ceil_to(edge, grain) < now);
-        let finer = relations.iter().skip(place + 1).copied();
         let inside = TimeRange::part(floor_to(edge, grain), ceil_to(edge, grain));
         edges.extend(inside.map(|bucket| {
             Some(Edge {
                 whole: *whole,
                 bucket,
-                finer: finer.filter(has_been).collect(),
+                finer,
             })
         }));
     }
@@ -291,39 +290,45 @@ fn edges(edge: OffsetDateTime, relations: &[Relation], now: OffsetDateTime) -> V
 fn with_edges(
     buckets: &Buckets,
     relations: &[Relation],
-    first: Option<&Edge>,
-    last: Option<&Edge>,
+    first: Option<&Edge<'_>>,
+    last: Option<&Edge<'_>>,
+    now: OffsetDateTime,
 ) -> Option<Vec<Segment>> {
     let range = buckets.range();
     let from = first.map_or(range.start(), |edge| edge.bucket.end());
     let to = last.map_or(range.end(), |edge| edge.bucket.start());
-    if from > to {
+    // Rows before the first of several buckets would have to be told to be of that one, and of the last bucket alone is
+    // what is taken off at the end.
+    let is_of_one_bucket = first.is_none() || buckets.starts().len() == 1;
+    if from > to || !is_of_one_bucket || last.is_some() && to < buckets.last().start() {
         return None;
     }
     let mut segments = Vec::new();
     if let Some(Edge { whole, bucket, finer }) = first {
-        // Rows before the first of several buckets would have to be told to be of that one.
-        if buckets.starts().len() > 1 {
-            return None;
-        }
-        take_off(bucket.start(), range.start(), finer, &mut segments);
+        take_off(bucket.start(), range.start(), finer, now, &mut segments);
         push(&mut segments, *whole, *bucket);
     }
     fill_buckets(buckets, from, to, relations, &mut segments);
     if let Some(Edge { whole, bucket, finer }) = last {
-        if bucket.start() < buckets.last().start() {
-            return None;
-        }
         push(&mut segments, *whole, *bucket);
-        take_off(range.end(), bucket.end(), finer, &mut segments);
+        take_off(range.end(), bucket.end(), finer, now, &mut segments);
     }
     Some(segments)
 }
 
-fn take_off(from: OffsetDateTime, to: OffsetDateTime, relations: &[Relation], segments: &mut Vec<Segment>) {
+fn take_off(
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+    relations: &[Relation],
+    now: OffsetDateTime,
+    segments: &mut Vec<Segment>,
+) {
+    // Of what has yet to come there is nothing: one part will do.
+    let has_been = |relation: &Relation| relation.grain().is_none_or(|grain| ceil_to(from, grain) < now);
+    let relations: Vec<Relation> = relations.iter().copied().filter(has_been).collect();
     let mut over = Vec::new();
     if let Some(range) = TimeRange::part(from, to) {
-        fill(range, relations, &mut over);
+        fill(range, &relations, &mut over);
     }
     segments.extend(over.into_iter().map(|part| Segment {
         sign: Sign::Minus,

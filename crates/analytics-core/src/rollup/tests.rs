@@ -32,7 +32,7 @@ fn buckets(start: OffsetDateTime, end: OffsetDateTime, width: BucketWidth, zone:
 }
 
 fn nothing_outside(buckets: &Buckets, relations: &[Relation]) -> Vec<Segment> {
-    with_edges(buckets, relations, None, None).unwrap()
+    with_edges(buckets, relations, None, None, LONG_AFTER).unwrap()
 }
 
 fn read(buckets: &Buckets, needs: &Needs) -> Vec<(Relation, OffsetDateTime)> {
