@@ -1,6 +1,7 @@
 //! A private RabbitMQ.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -183,6 +184,7 @@ impl RabbitMq {
         // Reaped in the background: who asks whether it lives looks at /proc.
         tokio::spawn(reap(child));
         self.wait_for_an_answer(Duration::from_secs(90)).await?;
+        self.step_aside()?;
         step.done("ready");
         Ok(())
     }
@@ -274,6 +276,19 @@ impl RabbitMq {
             );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Where the kernel groups processes by their session (sched(7), autogroup), a process' niceness counts among those
+    /// of its session alone: the session has one of its own.
+    fn step_aside(&self) -> Result<()> {
+        let Some(broker) = self.broker.filter(|_| self.niceness > 0) else {
+            return Ok(());
+        };
+        let file = format!("/proc/{}/autogroup", broker.number());
+        match fs::write(&file, self.niceness.to_string()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            written => written.context(file),
+        }
     }
 
     fn describe(&self) -> String {

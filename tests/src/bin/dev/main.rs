@@ -40,7 +40,8 @@ enum Command {
         #[arg(long)]
         plain: bool,
     },
-    /// Throughput, memory, CPU and latency of the real path; BENCH_EVENTS and BENCH_ROUNDS set its length.
+    /// Throughput, memory, CPU and latency of the real path, and of questions; docs/decisions/benchmark.md has its
+    /// settings.
     Bench,
     /// Start the API on servers of its own, with a month of usage, and run a command that is told where it is.
     Contract {

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::generator::{Generator, Shape};
 use e2e::orphans;
 use e2e::pid::ProcessId;
@@ -54,6 +54,14 @@ async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
     let history = number_from_environment("BENCH_HISTORY", 2_000_000)?;
     let part = std::env::var_os("BENCH_PART");
     let wanted = |name: &str| part.as_ref().is_none_or(|only| only == name);
+    ensure!(
+        wanted("ingest") || wanted("questions"),
+        "BENCH_PART must be ingest or questions"
+    );
+    ensure!(
+        !wanted("questions") || questions::are_any(),
+        "BENCH_QUESTIONS must be a part of a question's name"
+    );
     orphans::remove_of_the_dead().await?;
     let mut results = Vec::new();
     for (flavor, edition) in [("timescaledb", Edition::Timescale), ("postgres", Edition::Plain)] {
@@ -90,6 +98,10 @@ async fn measure(events: usize, rounds: usize) -> Result<Vec<FlavorResult>> {
         });
         postgres.destroy().await?;
     }
+    ensure!(
+        !results.is_empty(),
+        "BENCH_FLAVOR must be timescaledb or postgres, and the server have it"
+    );
     Ok(results)
 }
 
@@ -175,10 +187,9 @@ impl Bench<'_> {
         )
         .await?;
         step.done(format_args!(
-            "{} questions; {:.2} cores busy with the events that arrived, {:.0}/s",
+            "{} questions; {:.2} cores busy with the events that arrived",
             asked.asked.len(),
-            asked.cores_busy_live,
-            asked.arrived_per_second
+            asked.cores_busy_live
         ));
         api.terminate(Duration::from_secs(15)).await?;
         worker.terminate(Duration::from_secs(15)).await?;

@@ -61,8 +61,8 @@ pub(crate) struct Questions {
     /// Cores that events keep busy while they arrive and nobody asks: publisher, broker, worker and database.
     /// A question that would have a core for itself can't be as fast live as idle if less than one is left.
     pub(crate) cores_busy_live: f64,
-    /// How many of them did arrive, in all phases together.
-    pub(crate) arrived_per_second: f64,
+    /// How many of them did arrive.
+    pub(crate) arrived: Arrived,
     pub(crate) asked: Vec<Question>,
 }
 
@@ -169,26 +169,32 @@ pub(crate) async fn measure(
         });
     }
     let mut arrived = Arrived::default();
+    let stored_after = async |events: usize| {
+        let began = Instant::now();
+        stored(history + events).await?;
+        anyhow::Ok(began.elapsed())
+    };
     let load = Load::start(rabbitmq_url, queue, shape()).await?;
     tokio::time::sleep(BEFORE_LIVE).await;
     let (used, began) = (cpu(), Instant::now());
     tokio::time::sleep(Duration::from_secs(5)).await;
     questions.cores_busy_live = cpu().saturating_sub(used).as_secs_f64() / began.elapsed().as_secs_f64();
-    arrived += load.stop().await?;
+    let published = load.stop().await?;
+    arrived.add(published, stored_after(published.0).await?);
     for (question, asked) in questions.asked.iter_mut().zip(all_questions()) {
         let (mut live, mut idle_again) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             let load = Load::start(rabbitmq_url, queue, shape()).await?;
             tokio::time::sleep(BEFORE_LIVE).await;
             live.push(ask(&client, &asked).await?);
-            arrived += load.stop().await?;
-            stored(history + arrived.events).await?;
+            let published = load.stop().await?;
+            arrived.add(published, stored_after(arrived.events + published.0).await?);
             idle_again.push(ask(&client, &asked).await?);
         }
         question.live = Spread::median(&live);
         question.idle_again = Spread::median(&idle_again);
     }
-    questions.arrived_per_second = arrived.per_second();
+    questions.arrived = arrived;
     Ok(questions)
 }
 
@@ -197,6 +203,11 @@ struct Asked {
     target_ms: f64,
     path: String,
     parameters: &'static [(&'static str, &'static str)],
+}
+
+/// Whether there is anything to ask.
+pub(crate) fn are_any() -> bool {
+    !all_questions().is_empty()
 }
 
 fn all_questions() -> Vec<Asked> {
