@@ -89,7 +89,8 @@ impl Ask {
             return String::new();
         };
         let starts = self.buckets.starts();
-        if starts.len() == 1 {
+        // All of them are on it.
+        if from == 0 && starts.len() <= limit {
             return String::new();
         }
         // The first bucket may begin before the range.
