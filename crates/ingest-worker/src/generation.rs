@@ -194,19 +194,17 @@ impl Crew {
             Window::Full => config.batch_max_age,
             Window::Narrow(_) => config.batch_max_age.min(NARROW_AGE),
         };
-        let apart = max_age / u32::try_from(sinks.len()).unwrap_or(1).max(1);
-        let mut beat = Instant::now();
+        let limits = BatchLimits::of_lanes(size, max_age, sinks.len());
         let mut lanes = JoinSet::new();
-        for (arrivals, sink) in receivers.into_iter().zip(sinks.drain(..)) {
+        for ((arrivals, sink), limits) in receivers.into_iter().zip(sinks.drain(..)).zip(limits) {
             lanes.spawn(lane::run(
                 arrivals,
-                BatchLimits { size, max_age, beat },
+                limits,
                 sink,
                 Arc::clone(&returns),
                 abandon.clone(),
                 death.clone(),
             ));
-            beat += apart;
         }
         Self { readers, lanes }
     }

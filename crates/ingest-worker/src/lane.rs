@@ -29,6 +29,13 @@ pub struct BatchLimits {
 }
 
 impl BatchLimits {
+    /// Those of each of so many lanes: their beats are evenly apart.
+    pub fn of_lanes(size: usize, max_age: Duration, lanes: usize) -> impl Iterator<Item = Self> {
+        let apart = max_age / u32::try_from(lanes).unwrap_or(u32::MAX).max(1);
+        let beats = std::iter::successors(Some(Instant::now()), move |beat| Some(*beat + apart));
+        beats.take(lanes).map(move |beat| Self { size, max_age, beat })
+    }
+
     /// When a batch closes whose oldest delivery was read at that instant: at the lane's next beat. Each lane has its own,
     /// so that at a steady rate they write one after the other and leave the database's other cores to those who ask.
     fn closes(&self, oldest: Instant) -> Instant {
@@ -165,6 +172,16 @@ mod tests {
             let closes = limits.closes(oldest);
             prop_assert!(oldest < closes && closes <= oldest + max_age);
             prop_assert_eq!((closes - beat).as_nanos() % max_age.as_nanos(), 0);
+        }
+
+        #[test]
+        fn beats_of_lanes_are_evenly_apart(age_ms in 1_u64..60_000, lanes in 1_usize..64) {
+            let max_age = Duration::from_millis(age_ms);
+            let beats: Vec<Instant> = BatchLimits::of_lanes(1, max_age, lanes).map(|limits| limits.beat).collect();
+            prop_assert_eq!(beats.len(), lanes);
+            let apart = max_age / u32::try_from(lanes).unwrap();
+            prop_assert!(beats.windows(2).all(|two| two[1] - two[0] == apart));
+            prop_assert!(beats[lanes - 1] < beats[0] + max_age);
         }
 
         #[test]
