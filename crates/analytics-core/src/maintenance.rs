@@ -161,8 +161,7 @@ LEFT JOIN timescaledb_information.continuous_aggregates a
 WHERE NOT c.is_compressed
     AND coalesce(a.view_name, c.hypertable_name) IN
         ('usage_events', 'usage_daily_by_user', 'usage_quarter_hourly', 'usage_hourly', 'usage_daily')
-    AND c.range_end < now() - CASE coalesce(a.view_name, c.hypertable_name)
-        WHEN 'usage_events' THEN interval '1 day' ELSE interval '2 days' END
+    AND c.range_end < now() - interval '1 day'
 ORDER BY c.range_start";
 
     /// Chunks that late rows have reached since they went to the columnstore.

@@ -69,14 +69,16 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         ..
     } = *grouping;
     let mut filter = filter(text, grouping.scope, grouping.filter);
-    let mut of_keys = None;
+    // Keys outside of what users are looked up by: an index is looked into for each user with each key otherwise, and
+    // to find batches of a columnstore by both takes longer to plan than to read them by one.
+    let mut of_keys = String::new();
     if let Groups::Known(known) = grouping.groups {
         let users = text.bind(Param::Ids(known.users.clone()));
         let _ = write!(filter, " AND user_id = ANY({users}::uuid[])");
-        of_keys = known.keys.as_ref().map(|keys| {
+        if let Some(keys) = &known.keys {
             let keys = text.bind(Param::Ids(keys.clone()));
-            format!("api_key_id = ANY({keys}::uuid[])")
-        });
+            of_keys = format!(" WHERE api_key_id = ANY({keys}::uuid[])");
+        }
     }
     let bucket = Bucket::of(text, buckets, segments);
     let keys = Keys(dimensions.len());
@@ -91,6 +93,11 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
             false => format!(", {}{text_type} AS k{place}", dimension.column()),
         })
         .collect();
+    // A user has some twenty rows a day: fewer of them are left to be added up with others. Only where all sums are
+    // bigint, as values are.
+    let by_itself = |relation| {
+        relation == Relation::DailyByUser && detail == Detail::Tokens && dimensions == [Dimension::User]
+    };
     let mut parts = Vec::with_capacity(segments.len());
     for Segment {
         relation,
@@ -108,26 +115,23 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
                 if relation != Relation::DailyByUser || range.end() > known.columns_until =>
             {
                 let steps = text.bind(Param::Times(range.steps(grain)));
-                // Keys outside of it: an index is looked into for each user with each key otherwise.
-                let of_keys = of_keys
-                    .as_ref()
-                    .map_or(String::new(), |keys| format!(" WHERE {keys}"));
                 format!(
                     "FROM unnest({steps}::timestamptz[]) AS step CROSS JOIN LATERAL (\n    \
-                     SELECT * {rows} AND {time} = step OFFSET 0) AS owned{of_keys}"
+                     SELECT * {rows} AND {time} = step OFFSET 0) AS owned"
                 )
             }
-            _ => match &of_keys {
-                Some(keys) => format!("{rows} AND {keys}"),
-                None => rows,
-            },
+            (Groups::Known(_), _) if !of_keys.is_empty() => {
+                format!("FROM (\n    SELECT * {rows} OFFSET 0) AS owned")
+            }
+            _ => rows,
         };
+        let rows = format!("{rows}{of_keys}");
         let bucket = match sign {
             Sign::Plus => bucket.expression(time),
             Sign::Minus => bucket.last(text, buckets),
         };
         parts.push(match bucket {
-            Expression::Constant(bucket) | Expression::Varying(bucket) if many => {
+            Expression::Constant(bucket) | Expression::Varying(bucket) if many && !by_itself(relation) => {
                 let values = values(relation, sign, detail);
                 format!("    SELECT {bucket} AS bucket{named}, {values}\n    {rows}")
             }

@@ -39,8 +39,16 @@ pub(super) struct Ranking {
     columns_until: OffsetDateTime,
 }
 
-/// By then every day is in the columnstore: a week of them goes there when it has been over for two days.
-const IN_COLUMNS_AFTER: Duration = Duration::days(10);
+/// From Monday: chunks of a week begin with that, like the Unix epoch.
+const THURSDAY: Duration = Duration::days(3);
+
+/// A week that has been over for so long is in the columnstore: it goes there after a day. (If it is not, the answer is
+/// the same, and takes longer.)
+const IN_COLUMNS_AFTER: Duration = Duration::hours(25);
+
+fn in_columns_until(now: OffsetDateTime) -> OffsetDateTime {
+    floor_to(now - IN_COLUMNS_AFTER - THURSDAY, Duration::WEEK) + THURSDAY
+}
 
 /// Groups that have rows of their own.
 #[derive(Debug, Default)]
@@ -80,7 +88,7 @@ impl Ranking {
             segments,
             everything,
             columns_until: match kept.aggregates {
-                true => floor_to(ask.now - IN_COLUMNS_AFTER, Duration::DAY),
+                true => in_columns_until(ask.now),
                 false => OffsetDateTime::UNIX_EPOCH,
             },
         })
@@ -255,6 +263,23 @@ impl Key {
         match self {
             Self::Word(word) => Some(word.clone()),
             Self::Id(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_columns_until;
+    use time::macros::datetime;
+
+    #[test]
+    fn a_week_from_thursday_is_in_the_columnstore_a_day_and_an_hour_after_its_end() {
+        for (now, until) in [
+            (datetime!(2026-11-27 00:59 UTC), datetime!(2026-11-19 00:00 UTC)),
+            (datetime!(2026-11-27 01:00 UTC), datetime!(2026-11-26 00:00 UTC)),
+            (datetime!(2026-12-02 23:00 UTC), datetime!(2026-11-26 00:00 UTC)),
+        ] {
+            assert_eq!(in_columns_until(now), until, "{now}");
         }
     }
 }
