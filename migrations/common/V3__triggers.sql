@@ -3,7 +3,8 @@
 --
 -- The functions run as their owner, so that a writer needs INSERT on usage_events alone. Their search_path
 -- ends in pg_temp and every name is qualified: a writer's temporary table cannot take a rollup's place.
--- Groups go in in key order, so that two writers cannot lock the same rows in opposite orders.
+-- Groups go in in one order, so that two writers cannot lock the same rows in opposite orders. It is the order of a
+-- columnstore as well, where a row that is counted up takes its whole batch out and holds that until the commit.
 
 CREATE FUNCTION add_to_usage_daily_by_user() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -14,8 +15,8 @@ BEGIN
         count(*), sum(input_tokens), sum(output_tokens), sum((cost * 10000000000)::bigint)::bigint,
         coalesce(sum(latency_ms), 0), count(latency_ms)
     FROM added
-    GROUP BY 2, 1, 3, 4, 5, 6
-    ORDER BY 2, 1, 3, 4, 5, 6
+    GROUP BY 2, 3, 1, 4, 5, 6
+    ORDER BY 2, 3, 1, 4, 5, 6
     ON CONFLICT (org_id, day, user_id, api_key_id, model_name, status) DO UPDATE SET
         request_count = r.request_count + excluded.request_count,
         total_input_tokens = r.total_input_tokens + excluded.total_input_tokens,

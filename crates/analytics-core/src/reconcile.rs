@@ -101,14 +101,14 @@ fn measures(relation: Relation) -> Vec<(String, String)> {
     measures
 }
 
-/// The key's columns in the order of the unique index, which is the order in which the triggers lock rows.
+/// The key's columns in the order in which the triggers lock rows.
 fn key(relation: Relation) -> String {
-    let rest = match relation {
-        Relation::DailyByUser => "user_id, api_key_id, model_name, status",
-        Relation::WeeklyByKey => "user_id, api_key_id",
-        _ => "model_name, status",
-    };
-    format!("org_id, {}, {rest}", relation.time_column())
+    let time = relation.time_column();
+    match relation {
+        Relation::DailyByUser => format!("org_id, user_id, {time}, api_key_id, model_name, status"),
+        Relation::WeeklyByKey => format!("org_id, {time}, user_id, api_key_id"),
+        _ => format!("org_id, {time}, model_name, status"),
+    }
 }
 
 fn width(relation: Relation) -> &'static str {

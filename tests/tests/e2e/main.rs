@@ -7,6 +7,7 @@ mod abandoned;
 mod answers;
 mod batches;
 mod collect;
+mod columnstore;
 mod compatible;
 mod contracts;
 mod dead_letters;

@@ -144,7 +144,7 @@ async fn late_events_and_duplicates_after_the_columnstore(flavor: Flavor) -> Res
             .count(
                 "SELECT count(*) FROM timescaledb_information.chunks \
                  WHERE hypertable_name = 'usage_daily_by_user' AND is_compressed AND range_end = \
-                 date_trunc('week', now() - interval '25 hours' - interval '3 days', 'UTC') + interval '3 days'",
+                 date_trunc('week', now() - interval '97 hours', 'UTC') + interval '72 hours'",
             )
             .await?;
         ensure!(taken_for_granted == 1, "the last week that is over is not there");

@@ -45,11 +45,17 @@ pub(crate) struct Published {
 }
 
 pub(crate) async fn publish(flavor: Flavor, seed: u64, count: usize, days: i64) -> Result<Published> {
-    publish_some_late(flavor, seed, [count, 0], days).await
+    publish_in_parts(flavor, seed, &[(count, None)], days).await
 }
 
-/// The second part comes after maintenance has closed the hours and days that most of it falls into.
-async fn publish_some_late(flavor: Flavor, seed: u64, counts: [usize; 2], days: i64) -> Result<Published> {
+/// Parts of so many events, each after maintenance that has closed the hours and days that most of it falls into. Those
+/// of a part are anywhere in these days, or all in the four days that begin so long ago.
+async fn publish_in_parts(
+    flavor: Flavor,
+    seed: u64,
+    parts: &[(usize, Option<Duration>)],
+    days: i64,
+) -> Result<Published> {
     let platform = Platform::new(flavor).await?;
     let _worker = platform.worker(&[]).await?;
     let now = OffsetDateTime::now_utc();
@@ -62,11 +68,18 @@ async fn publish_some_late(flavor: Flavor, seed: u64, counts: [usize; 2], days: 
     let mut generator = Generator::new(&shape);
     let publisher = platform.publisher().await?;
     let (mut truth, mut stored) = (Truth::default(), 0);
-    for count in counts {
-        if stored > 0 && count > 0 {
+    for (count, ago) in parts.iter().copied() {
+        if stored > 0 {
             platform.maintain().await?;
         }
-        let events: Vec<Event> = generator.by_ref().take(count).collect();
+        let events: Vec<Event> = match ago {
+            None => generator.by_ref().take(count).collect(),
+            Some(ago) => {
+                let step = Duration::days(4) / u32::try_from(count)?;
+                let times = (0..u32::try_from(count)?).map(|place| now - ago + step * place);
+                times.map(|time| generator.at(time)).collect()
+            }
+        };
         publisher.publish(events.iter().map(|event| &event.body)).await?;
         stored += i64::try_from(count)?;
         platform.wait_stored(stored, 0).await?;
@@ -99,7 +112,10 @@ async fn random_questions_are_answered_exactly(flavor: Flavor) -> Result<()> {
 /// They are found, and told apart from the rest, in ways of their own that chance seldom meets. The rest is a
 /// difference: both sides have to know late events.
 async fn leaders_over_time_are_those_of_the_whole_range(flavor: Flavor) -> Result<()> {
-    let published = publish_some_late(flavor, 71, [EVENTS - 500, 500], DAYS).await?;
+    // A week with more rows of an organization than a batch of the columnstore has, and late events for it.
+    let dense = Some(Duration::days(16));
+    let parts = [(EVENTS - 500, None), (EVENTS, dense), (500, None), (500, dense)];
+    let published = publish_in_parts(flavor, 71, &parts, DAYS).await?;
     let (counted, refused, rows) = ask_all(&published, LEADING, Asked::leaders_over_time).await?;
     ensure!(
         counted > 10_000 && rows > 1_000 && refused < LEADING / 3,

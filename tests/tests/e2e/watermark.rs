@@ -11,7 +11,11 @@ use tokio_postgres::Client;
 use crate::platform::{Flavor, Platform};
 
 /// When a session has done what it does, or waits for a lock.
-async fn done_or_waiting<T>(platform: &Platform, task: &tokio::task::JoinHandle<T>, pid: i32) -> Result<()> {
+pub(crate) async fn done_or_waiting<T>(
+    platform: &Platform,
+    task: &tokio::task::JoinHandle<T>,
+    pid: i32,
+) -> Result<()> {
     let waits = format!("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = {pid}");
     let deadline = Instant::now() + Duration::from_secs(60);
     while !task.is_finished() && platform.count(&waits).await? == 0 {
@@ -21,7 +25,7 @@ async fn done_or_waiting<T>(platform: &Platform, task: &tokio::task::JoinHandle<
     Ok(())
 }
 
-async fn pid(client: &Client) -> Result<i32> {
+pub(crate) async fn pid(client: &Client) -> Result<i32> {
     Ok(client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0))
 }
 

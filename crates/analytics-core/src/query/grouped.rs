@@ -70,7 +70,7 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
     } = *grouping;
     let mut filter = filter(text, grouping.scope, grouping.filter);
     // Keys outside of what users are looked up by: an index is looked into for each user with each key otherwise, and
-    // to find batches of a columnstore by both takes longer to plan than to read them by one.
+    // to plan how a columnstore is filtered by both takes longer than that saves.
     let mut of_keys = String::new();
     if let Groups::Known(known) = grouping.groups {
         let users = text.bind(Param::Ids(known.users.clone()));
@@ -93,8 +93,8 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
             false => format!(", {}{text_type} AS k{place}", dimension.column()),
         })
         .collect();
-    // A user has some twenty rows a day: fewer of them are left to be added up with others. Only where all sums are
-    // bigint, as values are.
+    // A user may have many rows a day: fewer are left to be added up with those of weeks. Only where all sums are bigint,
+    // as values are.
     let by_itself = |relation| {
         relation == Relation::DailyByUser && detail == Detail::Tokens && dimensions == [Dimension::User]
     };

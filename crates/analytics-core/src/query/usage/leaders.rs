@@ -39,7 +39,7 @@ pub(super) struct Ranking {
     columns_until: OffsetDateTime,
 }
 
-/// From Monday: chunks of a week begin with that, like the Unix epoch.
+/// After Monday, with which weeks begin: chunks of a week begin with a Thursday, like 1970.
 const THURSDAY: Duration = Duration::days(3);
 
 /// A week that has been over for so long is in the columnstore: it goes there after a day. (If it is not, the answer is
