@@ -410,3 +410,10 @@ fn number_from_environment(name: &str, default: usize) -> Result<usize> {
             .with_context(|| format!("{name} must be a whole number above 0")),
     }
 }
+
+/// The middle one; of an even number, the upper of both.
+fn median<T>(of: &[T], value: impl Fn(&T) -> f64) -> f64 {
+    let mut values: Vec<f64> = of.iter().map(value).collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

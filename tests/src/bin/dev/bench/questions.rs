@@ -32,8 +32,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::ORGANIZATIONS;
 use super::load::{Arrived, Load};
+use super::{ORGANIZATIONS, median};
 
 const HISTORY_DAYS: i64 = 60;
 /// The most that a question about one organization may take, at p99.
@@ -99,12 +99,6 @@ pub(crate) struct Spread {
 struct Round {
     live: Spread,
     idle_again: Spread,
-}
-
-fn median<T>(of: &[T], value: impl Fn(&T) -> f64) -> f64 {
-    let mut values: Vec<f64> = of.iter().map(value).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 impl Spread {

@@ -11,6 +11,7 @@ use e2e::servers::NICENESS_ASIDE;
 use serde::Serialize;
 
 use super::latency::Latency;
+use super::median;
 use super::questions::{LIVE_FACTOR, Question, Questions};
 
 const MEMORY_TARGET_MIB: f64 = 120.0 * 1e6 / 1_048_576.0;
@@ -64,9 +65,7 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
-        let mut values: Vec<f64> = self.rounds.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        median(&self.rounds, of)
     }
 }
 
