@@ -15,12 +15,16 @@ CREATE TABLE usage_events (
     status        varchar(50) COLLATE "C" NOT NULL,
     error_message text,
     request_id    varchar(100),
+    cached_input_tokens integer,
+    reasoning_tokens    integer,
     ingested_at   timestamptz    NOT NULL DEFAULT now(),
     CONSTRAINT usage_events_time_finite CHECK (isfinite(time)),
     CONSTRAINT usage_events_model_name_not_empty CHECK (model_name <> ''),
     CONSTRAINT usage_events_input_tokens_not_negative CHECK (input_tokens >= 0),
     CONSTRAINT usage_events_output_tokens_not_negative CHECK (output_tokens >= 0),
     CONSTRAINT usage_events_total_is_sum CHECK (total_tokens = input_tokens + output_tokens),
+    CONSTRAINT usage_events_cached_is_part CHECK (cached_input_tokens BETWEEN 0 AND input_tokens),
+    CONSTRAINT usage_events_reasoning_is_part CHECK (reasoning_tokens BETWEEN 0 AND output_tokens),
     -- NaN is greater than every number, so the upper bound refuses it too.
     CONSTRAINT usage_events_cost_in_range CHECK (cost >= 0 AND cost <= 1000000),
     CONSTRAINT usage_events_latency_not_negative CHECK (latency_ms >= 0),
@@ -42,128 +46,14 @@ COMMENT ON COLUMN usage_events.model_name IS 'Model that answered';
 COMMENT ON COLUMN usage_events.input_tokens IS 'Tokens of the prompt';
 COMMENT ON COLUMN usage_events.output_tokens IS 'Tokens of the answer';
 COMMENT ON COLUMN usage_events.total_tokens IS 'Input and output tokens together';
+COMMENT ON COLUMN usage_events.cached_input_tokens IS 'Input tokens that were read from a cache; null where the producer does not say';
+COMMENT ON COLUMN usage_events.reasoning_tokens IS 'Output tokens that were spent on reasoning; null where the producer does not say';
 COMMENT ON COLUMN usage_events.cost IS 'US dollars, exact to ten decimals';
 COMMENT ON COLUMN usage_events.latency_ms IS 'Milliseconds to the first token; null where none came';
 COMMENT ON COLUMN usage_events.status IS 'success, error, timeout, throttled, budget_exceeded or a later word; all but success count as errors';
 COMMENT ON COLUMN usage_events.error_message IS 'What went wrong, as the producer said it';
 COMMENT ON COLUMN usage_events.request_id IS 'The gateway''s id of the request';
 COMMENT ON COLUMN usage_events.ingested_at IS 'When the batch with this event began its transaction';
-
--- Words are text in the rollups, as long as usage_events lets them be: TimescaleDB adds a columnstore up by whole
--- columns only if what it is filtered and grouped by is no varchar.
--- The words come last: what follows a value of no fixed width is found more slowly, 11 % of a question about users.
-CREATE TABLE usage_daily_by_user (
-    day                 timestamptz  NOT NULL,
-    org_id              uuid         NOT NULL,
-    user_id             uuid         NOT NULL,
-    api_key_id          uuid         NOT NULL,
-    request_count       bigint       NOT NULL,
-    total_input_tokens  bigint       NOT NULL,
-    total_output_tokens bigint       NOT NULL,
-    total_cost_e10      bigint       NOT NULL,
-    latency_ms_sum      bigint       NOT NULL,
-    latency_count       bigint       NOT NULL,
-    model_name          text COLLATE "C" NOT NULL,
-    status              text COLLATE "C" NOT NULL,
-    PRIMARY KEY (org_id, day, user_id, api_key_id, model_name, status)
-);
-
-COMMENT ON TABLE usage_daily_by_user IS 'Usage by UTC day, organization, user, key, model and status; kept by a trigger on usage_events, 13 months';
-COMMENT ON COLUMN usage_daily_by_user.day IS 'Midnight UTC that begins the day';
-COMMENT ON COLUMN usage_daily_by_user.org_id IS 'Organization';
-COMMENT ON COLUMN usage_daily_by_user.user_id IS 'User';
-COMMENT ON COLUMN usage_daily_by_user.api_key_id IS 'API key';
-COMMENT ON COLUMN usage_daily_by_user.model_name IS 'Model';
-COMMENT ON COLUMN usage_daily_by_user.status IS 'Status; all but success are errors';
-COMMENT ON COLUMN usage_daily_by_user.request_count IS 'Requests';
-COMMENT ON COLUMN usage_daily_by_user.total_input_tokens IS 'Tokens of the prompts';
-COMMENT ON COLUMN usage_daily_by_user.total_output_tokens IS 'Tokens of the answers';
-COMMENT ON COLUMN usage_daily_by_user.total_cost_e10 IS 'Cost in units of 1e-10 US dollars';
-COMMENT ON COLUMN usage_daily_by_user.latency_ms_sum IS 'Sum of the latencies that were measured, milliseconds';
-COMMENT ON COLUMN usage_daily_by_user.latency_count IS 'Requests whose latency was measured';
-
-CREATE TABLE usage_weekly_by_key (
-    week                timestamptz  NOT NULL,
-    org_id              uuid         NOT NULL,
-    user_id             uuid         NOT NULL,
-    api_key_id          uuid         NOT NULL,
-    request_count       bigint       NOT NULL,
-    error_count         bigint       NOT NULL,
-    total_input_tokens  bigint       NOT NULL,
-    total_output_tokens bigint       NOT NULL,
-    total_cost_e10      bigint       NOT NULL,
-    latency_ms_sum      bigint       NOT NULL,
-    latency_count       bigint       NOT NULL,
-    PRIMARY KEY (org_id, week, user_id, api_key_id)
-);
--- All of an organization's weeks: a twelfth of the key's size, as equal entries are kept once, and in the order of
--- the rows.
-CREATE INDEX usage_weekly_by_key_org_week ON usage_weekly_by_key (org_id, week);
-
-COMMENT ON TABLE usage_weekly_by_key IS 'Usage by week, organization, user and key; kept by a trigger on usage_events, 13 months. A fifteenth of the rows of usage_daily_by_user: whoever asks for no model and no status is answered from it, where whole weeks are asked for';
-COMMENT ON COLUMN usage_weekly_by_key.week IS 'Midnight UTC that begins the week''s Monday';
-COMMENT ON COLUMN usage_weekly_by_key.org_id IS 'Organization';
-COMMENT ON COLUMN usage_weekly_by_key.user_id IS 'User';
-COMMENT ON COLUMN usage_weekly_by_key.api_key_id IS 'API key';
-COMMENT ON COLUMN usage_weekly_by_key.request_count IS 'Requests';
-COMMENT ON COLUMN usage_weekly_by_key.error_count IS 'Requests whose status is another than success';
-COMMENT ON COLUMN usage_weekly_by_key.total_input_tokens IS 'Tokens of the prompts';
-COMMENT ON COLUMN usage_weekly_by_key.total_output_tokens IS 'Tokens of the answers';
-COMMENT ON COLUMN usage_weekly_by_key.total_cost_e10 IS 'Cost in units of 1e-10 US dollars';
-COMMENT ON COLUMN usage_weekly_by_key.latency_ms_sum IS 'Sum of the latencies that were measured, milliseconds';
-COMMENT ON COLUMN usage_weekly_by_key.latency_count IS 'Requests whose latency was measured';
-
-CREATE TABLE usage_quarter_hourly (
-    bucket                   timestamptz  NOT NULL,
-    org_id                   uuid         NOT NULL,
-    model_name               text COLLATE "C" NOT NULL,
-    status                   text COLLATE "C" NOT NULL,
-    request_count            bigint       NOT NULL,
-    total_input_tokens       bigint       NOT NULL,
-    total_output_tokens      bigint       NOT NULL,
-    total_cost_e10           bigint       NOT NULL,
-    latency_ms_sum           bigint       NOT NULL,
-    latency_count            bigint       NOT NULL,
-    latency_to_25ms          bigint       NOT NULL,
-    latency_to_50ms          bigint       NOT NULL,
-    latency_to_100ms         bigint       NOT NULL,
-    latency_to_175ms         bigint       NOT NULL,
-    latency_to_300ms         bigint       NOT NULL,
-    latency_to_500ms         bigint       NOT NULL,
-    latency_to_800ms         bigint       NOT NULL,
-    latency_to_1300ms        bigint       NOT NULL,
-    latency_to_2500ms        bigint       NOT NULL,
-    latency_to_5000ms        bigint       NOT NULL,
-    latency_to_10000ms       bigint       NOT NULL,
-    latency_to_30000ms       bigint       NOT NULL,
-    latency_above_30000ms    bigint       NOT NULL,
-    PRIMARY KEY (org_id, bucket, model_name, status)
-);
-
-COMMENT ON TABLE usage_quarter_hourly IS 'Usage by quarter of an hour, organization, model and status; kept by a trigger on usage_events, 13 months. A quarter of an hour is the finest offset of any time zone';
-COMMENT ON COLUMN usage_quarter_hourly.bucket IS 'Start of the quarter of an hour';
-COMMENT ON COLUMN usage_quarter_hourly.org_id IS 'Organization';
-COMMENT ON COLUMN usage_quarter_hourly.model_name IS 'Model';
-COMMENT ON COLUMN usage_quarter_hourly.status IS 'Status; all but success are errors';
-COMMENT ON COLUMN usage_quarter_hourly.request_count IS 'Requests';
-COMMENT ON COLUMN usage_quarter_hourly.total_input_tokens IS 'Tokens of the prompts';
-COMMENT ON COLUMN usage_quarter_hourly.total_output_tokens IS 'Tokens of the answers';
-COMMENT ON COLUMN usage_quarter_hourly.total_cost_e10 IS 'Cost in units of 1e-10 US dollars';
-COMMENT ON COLUMN usage_quarter_hourly.latency_ms_sum IS 'Sum of the latencies that were measured, milliseconds';
-COMMENT ON COLUMN usage_quarter_hourly.latency_count IS 'Requests whose latency was measured';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_25ms IS 'Requests with a latency of 0 to 25 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_50ms IS 'Requests with a latency above 25 and up to 50 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_100ms IS 'Requests with a latency above 50 and up to 100 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_175ms IS 'Requests with a latency above 100 and up to 175 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_300ms IS 'Requests with a latency above 175 and up to 300 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_500ms IS 'Requests with a latency above 300 and up to 500 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_800ms IS 'Requests with a latency above 500 and up to 800 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_1300ms IS 'Requests with a latency above 800 and up to 1300 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_2500ms IS 'Requests with a latency above 1300 and up to 2500 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_5000ms IS 'Requests with a latency above 2500 and up to 5000 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_10000ms IS 'Requests with a latency above 5000 and up to 10000 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_to_30000ms IS 'Requests with a latency above 10000 and up to 30000 ms';
-COMMENT ON COLUMN usage_quarter_hourly.latency_above_30000ms IS 'Requests with a latency above 30000 ms';
 
 CREATE TABLE dead_letters (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -214,26 +104,11 @@ COMMENT ON COLUMN ingest_workers.oldest_unacked_at IS 'When the oldest delivery 
 COMMENT ON COLUMN ingest_workers.lacks_partition_at IS 'When a row of this worker last found no partition: a request to whoever maintains';
 COMMENT ON COLUMN ingest_workers.stopped IS 'Whether it ended in order, holding nothing';
 
-CREATE TABLE refreshed_through (
-    moment  timestamptz,
-    one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row)
-);
-INSERT INTO refreshed_through (moment) VALUES (NULL);
-
-COMMENT ON TABLE refreshed_through IS 'One row: what the aggregates that are refreshed by maintenance held when the last round was done';
-COMMENT ON COLUMN refreshed_through.moment IS 'Everything published before this is in every rollup, late events too; null until a round was done';
-COMMENT ON COLUMN refreshed_through.one_row IS 'Keeps the table to one row';
-
--- Where triggers keep all rollups nothing waits. V2 of the timescaledb flavor puts its own in this place.
-CREATE FUNCTION awaits_refresh() RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS 'SELECT false';
-COMMENT ON FUNCTION awaits_refresh IS 'Whether a committed event may be missing in usage_hourly or usage_daily until they are refreshed';
-
 -- Everything published before the moment that a worker reports was delivered by then, to some worker; and each
--- worker has counted what it had received by its own moment. So all is committed through the earliest one. A
+-- worker has counted what it had received by its own moment. So all is counted through the earliest one. A
 -- worker that fell silent keeps its word for a minute after the latest beat of any: by then the broker has
 -- noticed, and what it held has come to others. Only workers that ended in order no longer count.
-CREATE VIEW committed_through AS
+CREATE VIEW counted_through AS
 WITH recent AS (
     SELECT * FROM ingest_workers
     WHERE beat_at > (SELECT max(beat_at) FROM ingest_workers) - interval '60 seconds'
@@ -242,21 +117,10 @@ SELECT CASE
     WHEN count(*) FILTER (WHERE NOT stopped) = 0 THEN max(queue_empty_at)
     WHEN bool_or(queue_empty_at IS NULL) FILTER (WHERE NOT stopped) THEN NULL
     ELSE min(queue_empty_at) FILTER (WHERE NOT stopped)
-END AS committed_through
-FROM recent;
-COMMENT ON VIEW committed_through IS 'One row: the moment through which everything published is committed; null if none is known';
-COMMENT ON COLUMN committed_through.committed_through IS 'Everything published before this is in usage_events and in the rollups that triggers keep';
-
--- While an event waits for a refresh, only what the last round was told of is sure to be in every rollup.
-CREATE VIEW counted_through AS
-SELECT CASE WHEN awaits_refresh()
-    THEN (SELECT CASE WHEN moment < committed_through THEN moment
-                      WHEN moment IS NOT NULL THEN committed_through END FROM refreshed_through)
-    ELSE committed_through
 END AS counted_through
-FROM committed_through;
+FROM recent;
 COMMENT ON VIEW counted_through IS 'One row: the moment through which everything published is counted; null if none is known';
-COMMENT ON COLUMN counted_through.counted_through IS 'Everything published before this is in every rollup';
+COMMENT ON COLUMN counted_through.counted_through IS 'Everything published before this is committed, and so in usage_events and in every rollup';
 
 CREATE TABLE ingest_window (
     floor         timestamptz NOT NULL,

@@ -52,6 +52,10 @@ pub struct Fact {
     pub input_tokens: i32,
     /// Tokens of the answer.
     pub output_tokens: i32,
+    /// Of the prompt's, those read from a cache, where the producer says.
+    pub cached_input_tokens: Option<i32>,
+    /// Of the answer's, those spent on reasoning, where the producer says.
+    pub reasoning_tokens: Option<i32>,
     /// Units of 1e-10 USD.
     pub cost_e10: i128,
     /// Time to the first token.
@@ -141,6 +145,13 @@ impl Generator {
             model: model.name,
             input_tokens,
             output_tokens,
+            // A part of all of it, or none.
+            cached_input_tokens: random
+                .one_in(3)
+                .then(|| input_tokens / (1 + random.below(4) as i32)),
+            reasoning_tokens: random
+                .one_in(4)
+                .then(|| output_tokens / (1 + random.below(3) as i32)),
             cost_e10: i128::from(input_tokens) * model.input_price_e10
                 + i128::from(output_tokens) * model.output_price_e10,
             latency_ms: (!refused && !random.one_in(50)).then(|| size(random, 16)),

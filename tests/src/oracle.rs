@@ -50,7 +50,7 @@ async fn assert_stored_of(
         .query_raw(
             "SELECT (extract(epoch FROM time) * 1000000)::bigint, event_id, user_id, api_key_id, model_name, \
              input_tokens, output_tokens, total_tokens, cost::text, latency_ms, status, error_message, \
-             request_id FROM usage_events WHERE org_id = $1",
+             request_id, cached_input_tokens, reasoning_tokens FROM usage_events WHERE org_id = $1",
             [org_id],
         )
         .await?;
@@ -69,6 +69,8 @@ async fn assert_stored_of(
             model: fact.model,
             input_tokens: row.get(5),
             output_tokens: row.get(6),
+            cached_input_tokens: row.get(13),
+            reasoning_tokens: row.get(14),
             cost_e10: decimal::e10(row.get(8)).context("a cost is a decimal number")?,
             latency_ms: row.get(9),
             status: fact.status,
@@ -134,72 +136,125 @@ pub async fn assert_dead_letters<'a>(
     Ok(())
 }
 
-/// All columns of all rollups are what the stored events add up to.
+/// A rollup of the ladder.
+struct Rollup {
+    time: &'static str,
+    width: &'static str,
+    keys: &'static str,
+    histogram: bool,
+}
+
+/// All columns of all rollups are what the stored events add up to: of the rungs that are written, of those that are
+/// derived as far as they are closed, and of the views that complete these.
 pub async fn assert_rollups(database: &Client) -> Result<()> {
-    let (by_user, by_model) = ("user_id, api_key_id, model_name, status", "model_name, status");
-    assert_rollup(database, "usage_daily_by_user", "day", "1 day", by_user, false).await?;
+    let (user, model) = (
+        "org_id, user_id, api_key_id, model_name, status",
+        "org_id, model_name, status",
+    );
+    let by = |time, width, keys, histogram| Rollup {
+        time,
+        width,
+        keys,
+        histogram,
+    };
+    let all = "'infinity'";
+    let quarters_by_user = by("bucket", "15 minutes", user, false);
+    assert_rollup(database, "usage_quarter_hourly_by_user", &quarters_by_user, all).await?;
     assert_rollup(
         database,
         "usage_quarter_hourly",
-        "bucket",
-        "15 minutes",
-        by_model,
-        true,
+        &by("bucket", "15 minutes", model, true),
+        all,
     )
     .await?;
-    assert_rollup(database, "usage_hourly", "hour", "1 hour", by_model, true).await?;
-    assert_rollup(database, "usage_daily", "day", "1 day", by_model, true).await?;
-    assert_rollup(
-        database,
-        "usage_weekly_by_key",
-        "week",
-        "7 days",
-        "user_id, api_key_id",
-        false,
-    )
-    .await
+    for (name, rollup) in [
+        ("hourly", by("hour", "1 hour", model, true)),
+        ("daily", by("day", "1 day", model, true)),
+        ("daily_by_user", by("day", "1 day", user, false)),
+        (
+            "weekly_by_key",
+            by("week", "7 days", "org_id, user_id, api_key_id", false),
+        ),
+        ("hourly_by_org", by("hour", "1 hour", "org_id", false)),
+        ("daily_by_org", by("day", "1 day", "org_id", false)),
+        (
+            "system_quarter_hourly",
+            by("bucket", "15 minutes", "model_name, status", true),
+        ),
+        ("system_daily", by("day", "1 day", "model_name, status", true)),
+    ] {
+        let closed = format!("closed_{name}");
+        let watermark = format!("(SELECT closed_through FROM ladder WHERE rung = '{closed}')");
+        assert_rollup(database, &closed, &rollup, &watermark).await?;
+        assert_rollup(database, &format!("usage_{name}"), &rollup, all).await?;
+    }
+    Ok(())
 }
 
-async fn assert_rollup(
-    database: &Client,
-    relation: &str,
-    time: &str,
-    width: &str,
-    keys: &str,
-    histogram: bool,
-) -> Result<()> {
-    let mut raw = String::new();
-    let mut columns = String::new();
-    if relation == "usage_weekly_by_key" {
-        columns += ", error_count";
-        raw += ", count(*) FILTER (WHERE status <> 'success')";
-    }
-    if histogram {
+/// Rows of a key may be two, of which one counts late events.
+async fn assert_rollup(database: &Client, relation: &str, rollup: &Rollup, until: &str) -> Result<()> {
+    let Rollup {
+        time,
+        width,
+        keys,
+        histogram,
+    } = rollup;
+    let mut measures = vec![
+        ("request_count".to_owned(), "count(*)".to_owned()),
+        (
+            "error_count".to_owned(),
+            "count(*) FILTER (WHERE status <> 'success')".to_owned(),
+        ),
+        ("total_input_tokens".to_owned(), "sum(input_tokens)".to_owned()),
+        ("total_output_tokens".to_owned(), "sum(output_tokens)".to_owned()),
+        (
+            "total_cached_input_tokens".to_owned(),
+            "coalesce(sum(cached_input_tokens), 0)".to_owned(),
+        ),
+        (
+            "total_reasoning_tokens".to_owned(),
+            "coalesce(sum(reasoning_tokens), 0)".to_owned(),
+        ),
+        ("total_cost_e10".to_owned(), "sum(cost) * 10000000000".to_owned()),
+        (
+            "latency_ms_sum".to_owned(),
+            "coalesce(sum(latency_ms), 0)".to_owned(),
+        ),
+        ("latency_count".to_owned(), "count(latency_ms)".to_owned()),
+    ];
+    if *histogram {
         let mut below = -1;
         for bound in LATENCY_BOUNDS {
-            columns += &format!(", latency_to_{bound}ms");
-            raw += &format!(", count(*) FILTER (WHERE latency_ms > {below} AND latency_ms <= {bound})");
+            measures.push((
+                format!("latency_to_{bound}ms"),
+                format!("count(*) FILTER (WHERE latency_ms > {below} AND latency_ms <= {bound})"),
+            ));
             below = bound;
         }
-        columns += &format!(", latency_above_{below}ms");
-        raw += &format!(", count(*) FILTER (WHERE latency_ms > {below})");
+        measures.push((
+            format!("latency_above_{below}ms"),
+            format!("count(*) FILTER (WHERE latency_ms > {below})"),
+        ));
     }
+    let list = |write: &dyn Fn(&str, &str) -> String| {
+        let all = measures.iter().map(|(name, sum)| write(name, sum));
+        all.collect::<Vec<_>>().join(", ")
+    };
+    let bucket = format!("date_bin('{width}', time, '2000-01-03Z')");
     let raw = format!(
-        "SELECT date_bin('{width}', time, '2000-01-03Z'), org_id, {keys}, count(*), \
-         sum(input_tokens), sum(output_tokens), (sum(cost) * 10000000000)::bigint, \
-         coalesce(sum(latency_ms), 0), count(latency_ms){raw} \
-         FROM usage_events GROUP BY date_bin('{width}', time, '2000-01-03Z'), org_id, {keys}"
+        "SELECT {bucket}, {keys}, {} FROM usage_events WHERE {bucket} < {until} GROUP BY {bucket}, {keys}",
+        list(&|_, sum| format!("({sum})::bigint"))
     );
     let rollup = format!(
-        "SELECT {time}, org_id, {keys}, request_count, total_input_tokens, \
-         total_output_tokens, total_cost_e10, latency_ms_sum, latency_count{columns} FROM {relation}"
+        "SELECT {time}, {keys}, {} FROM {relation} WHERE {time} < {until} GROUP BY {time}, {keys}",
+        list(&|name, _| format!("sum({name})::bigint"))
     );
     let row = database
         .query_one(
             &format!(
                 "SELECT (SELECT count(*) FROM (({raw}) EXCEPT ({rollup})) a) \
                  + (SELECT count(*) FROM (({rollup}) EXCEPT ({raw})) b), \
-                 (SELECT count(*) FROM {relation}), (SELECT count(*) FROM ({raw}) r)"
+                 (SELECT count(*) FROM ({rollup}) k), (SELECT count(*) FROM ({raw}) r)"
             ),
             &[],
         )

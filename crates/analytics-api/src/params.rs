@@ -87,6 +87,13 @@ pub(crate) const OF_SYSTEM: [Dimension; 5] = [
     Dimension::Status,
 ];
 
+/// What an answer has beside the usual figures.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Include {
+    pub(crate) latency: bool,
+    pub(crate) token_details: bool,
+}
+
 /// A question as it was spelled, before it is known who may ask it.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -96,7 +103,7 @@ pub(crate) struct Asked {
     pub(crate) filter: Filter,
     pub(crate) group_by: Vec<Dimension>,
     pub(crate) rows: Rows,
-    pub(crate) latency: bool,
+    pub(crate) include: Include,
     pub(crate) before: Option<Buckets>,
     /// When it was asked.
     pub(crate) now: OffsetDateTime,
@@ -127,7 +134,7 @@ pub(crate) fn usage(query: &str, now: OffsetDateTime, dimensions: &[Dimension]) 
     }
     let filled = given.one("fill", &["zero"], |text| (text == "zero").then_some(()));
     let compare = compare(&mut given);
-    let latency = latency(&mut given);
+    let include = include(&mut given);
     let limit = given.number("limit", MAX_LIMIT, TO_A_THOUSAND);
     let from = given.first_bucket(page.as_ref().map(|page| &page.position));
     let before = before(&mut given, compare, range.as_ref(), &zone);
@@ -146,7 +153,7 @@ pub(crate) fn usage(query: &str, now: OffsetDateTime, dimensions: &[Dimension]) 
             filled: filled.is_some(),
             top,
         },
-        latency,
+        include,
         before,
         now,
         page,
@@ -170,7 +177,7 @@ pub(crate) fn list(query: &str, now: OffsetDateTime, dimension: Dimension) -> Re
     let by_id = by_id.unwrap_or_default();
     let top = given.number("top", MAX_LIMIT, TO_A_THOUSAND);
     let compare = compare(&mut given);
-    let latency = latency(&mut given);
+    let include = include(&mut given);
     let limit = given.number("limit", MAX_LIMIT, TO_A_THOUSAND);
     if by_id && top.is_some() {
         given.refuse("top", "cannot be combined with order_by=id", &["limit with page"]);
@@ -215,7 +222,7 @@ pub(crate) fn list(query: &str, now: OffsetDateTime, dimension: Dimension) -> Re
         filter,
         group_by: vec![dimension],
         rows,
-        latency,
+        include,
         before,
         now,
         page,
@@ -285,10 +292,16 @@ fn filter(given: &mut Given) -> Filter {
     }
 }
 
-fn latency(given: &mut Given) -> bool {
-    given
-        .one("include", &["latency"], |text| (text == "latency").then_some(()))
-        .is_some()
+fn include(given: &mut Given) -> Include {
+    let names = given.many("include", &["latency", "token_details"], |text| {
+        ["latency", "token_details"]
+            .into_iter()
+            .find(|name| *name == text)
+    });
+    Include {
+        latency: names.contains(&"latency"),
+        token_details: names.contains(&"token_details"),
+    }
 }
 
 fn compare(given: &mut Given) -> bool {

@@ -44,6 +44,10 @@ pub struct UsageEvent {
     pub output_tokens: i32,
     /// Input and output tokens together.
     pub total_tokens: i32,
+    /// Of the input tokens, those that were read from a cache, where the producer says.
+    pub cached_input_tokens: Option<i32>,
+    /// Of the output tokens, those that were spent on reasoning, where the producer says.
+    pub reasoning_tokens: Option<i32>,
     /// What the request cost.
     pub cost: EventCost,
     /// Milliseconds to the first token, where one came.
@@ -203,6 +207,10 @@ struct Fields<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     total_tokens: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
+    cached_input_tokens: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    reasoning_tokens: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
     cost: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     latency_ms: Option<&'a RawValue>,
@@ -266,6 +274,8 @@ pub fn decode(body: &[u8]) -> Result<UsageEvent, Malformed> {
         input_tokens,
         output_tokens,
         total_tokens,
+        cached_input_tokens: part_of(fields.cached_input_tokens, "cached_input_tokens", input_tokens)?,
+        reasoning_tokens: part_of(fields.reasoning_tokens, "reasoning_tokens", output_tokens)?,
         cost: cost(required(fields.cost, "cost")?)?,
         latency_ms: optional(fields.latency_ms)
             .map(|value| integer(value, "latency_ms"))
@@ -288,6 +298,22 @@ pub fn decode(body: &[u8]) -> Result<UsageEvent, Malformed> {
             })
             .transpose()?,
     })
+}
+
+/// A number of tokens that are among the `whole`, where the producer says.
+fn part_of(value: Option<&RawValue>, field: &'static str, whole: i32) -> Result<Option<i32>, Malformed> {
+    let Some(value) = optional(value) else {
+        return Ok(None);
+    };
+    let part = integer(value, field)?;
+    if part > whole {
+        return Err(Malformed::field(
+            Reason::OutOfRange,
+            field,
+            format!("is a part of {whole} tokens"),
+        ));
+    }
+    Ok(Some(part))
 }
 
 fn parse_object(text: &str) -> Result<Fields<'_>, Malformed> {

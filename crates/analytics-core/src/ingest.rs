@@ -4,7 +4,7 @@
 macro_rules! event_columns {
     () => {
         "time, event_id, org_id, user_id, api_key_id, model_name, input_tokens, output_tokens, \
-         total_tokens, cost, latency_ms, status, error_message, request_id"
+         total_tokens, cached_input_tokens, reasoning_tokens, cost, latency_ms, status, error_message, request_id"
     };
 }
 
@@ -21,8 +21,8 @@ pub const CREATE_STAGING: &str = "-- create_staging
 CREATE TEMP TABLE IF NOT EXISTS staged_events (
     time timestamptz NOT NULL, event_id uuid NOT NULL, org_id uuid NOT NULL, user_id uuid NOT NULL,
     api_key_id uuid NOT NULL, model_name text NOT NULL, input_tokens integer NOT NULL,
-    output_tokens integer NOT NULL, total_tokens integer NOT NULL, cost numeric(20,10) NOT NULL,
-    latency_ms integer, status text NOT NULL, error_message text, request_id text
+    output_tokens integer NOT NULL, total_tokens integer NOT NULL, cached_input_tokens integer,
+    reasoning_tokens integer, cost numeric(20,10) NOT NULL, latency_ms integer, status text NOT NULL, error_message text, request_id text
 ) ON COMMIT DELETE ROWS";
 
 /// The first half of the way around duplicates.
@@ -88,7 +88,7 @@ SELECT clock_timestamp()";
 pub const REPORT: &str = "-- report
 INSERT INTO ingest_workers AS w
     (worker_id, queue, started_at, beat_at, queue_empty_at, oldest_unacked_at, stopped, lacks_partition_at)
-SELECT $1, $2, $3, $4, coalesce($5, (SELECT committed_through FROM committed_through)), $6, $7, $8
+SELECT $1, $2, $3, $4, coalesce($5, (SELECT counted_through FROM counted_through)), $6, $7, $8
 ON CONFLICT (worker_id) DO UPDATE SET
     beat_at = excluded.beat_at,
     queue_empty_at = CASE WHEN $5::timestamptz IS NULL THEN w.queue_empty_at
@@ -102,11 +102,14 @@ ON CONFLICT (worker_id) DO UPDATE SET
 pub const GRANT_WRITER: &str = "-- grant_writer
 GRANT USAGE ON SCHEMA public TO {role};
 GRANT INSERT ON usage_events, dead_letters TO {role};
-GRANT SELECT ON ingest_window, committed_through, refinery_schema_history TO {role};
+GRANT SELECT ON ingest_window, counted_through, refinery_schema_history TO {role};
 GRANT SELECT, INSERT, UPDATE ON ingest_workers TO {role}";
 
 /// What a reader's role needs.
 pub const GRANT_READER: &str = "-- grant_reader
 GRANT USAGE ON SCHEMA public TO {role};
-GRANT SELECT ON usage_events, usage_daily_by_user, usage_weekly_by_key, usage_quarter_hourly, usage_hourly,
-    usage_daily, counted_through, ingest_window, schema_flavor, refinery_schema_history TO {role}";
+GRANT SELECT ON usage_events, usage_quarter_hourly_by_user, usage_quarter_hourly, closed_hourly, closed_daily,
+    closed_daily_by_user, closed_weekly_by_key, closed_hourly_by_org, closed_daily_by_org,
+    closed_system_quarter_hourly, closed_system_daily, usage_hourly, usage_daily, usage_daily_by_user,
+    usage_weekly_by_key, usage_hourly_by_org, usage_daily_by_org, usage_system_quarter_hourly, usage_system_daily,
+    ladder, counted_through, ingest_window, schema_flavor, refinery_schema_history TO {role}";

@@ -60,12 +60,6 @@ impl TimeRange {
         self.end
     }
 
-    /// Where the steps of this width begin that it is cut into, from its start on.
-    pub(crate) fn steps(&self, width: Duration) -> Vec<OffsetDateTime> {
-        let after = |step: &OffsetDateTime| Some(*step + width).filter(|next| *next < self.end);
-        std::iter::successors(Some(self.start), after).collect()
-    }
-
     /// How long it is.
     #[must_use]
     pub fn length(&self) -> Duration {
@@ -98,19 +92,6 @@ pub fn ceil_to(instant: OffsetDateTime, step: Duration) -> OffsetDateTime {
 mod tests {
     use super::*;
     use time::macros::datetime;
-
-    #[test]
-    fn steps_begin_with_the_range_and_end_before_its_end() {
-        let start = datetime!(2024-03-31 0:00 UTC);
-        let steps = |length| {
-            TimeRange::part(start, start + length)
-                .unwrap()
-                .steps(Duration::DAY)
-        };
-        assert_eq!(steps(Duration::HOUR), [start]);
-        assert_eq!(steps(Duration::DAY), [start]);
-        assert_eq!(steps(2 * Duration::DAY), [start, start + Duration::DAY]);
-    }
 
     #[test]
     fn multiples_are_counted_from_a_monday() {

@@ -1,26 +1,17 @@
-//! Raw events held against every rollup, key by key (and days by user against weeks), and rollups mended by the
-//! difference.
+//! Every rung of the ladder held against what it is added up from, key by key, and mended by the difference: the written
+//! rungs against raw events, a derived one against the rung below it, as far as it is closed.
 //!
 //! A statement sees one snapshot, and a batch commits its events and its rollups together: so the
 //! difference between the two that a statement sees is a fault, whatever is being written meanwhile. It is
 //! mended by *adding* it: what a batch adds to the same row before or after stays. Nobody is kept from
 //! writing, but for the rows that are mended, until the commit. Two repairs at once would add the difference
-//! twice: whoever mends holds the lock of maintenance.
+//! twice, and so would a repair beside a closing: whoever mends holds the lock of maintenance.
 
 use time::{Duration, OffsetDateTime};
 
+use crate::latency::{self, COLUMNS};
 use crate::range::floor_to;
 use crate::rollup::Relation;
-use crate::schema::Flavor;
-
-/// The rollups, in the order in which the triggers write them.
-pub const ROLLUPS: [Relation; 5] = [
-    Relation::DailyByUser,
-    Relation::QuarterHourly,
-    Relation::Hourly,
-    Relation::Daily,
-    Relation::WeeklyByKey,
-];
 
 /// What of a rollup is compared for a day: the day, or the week that it is of.
 #[must_use]
@@ -55,69 +46,82 @@ WHERE time >= $1 AND time < $2
 ORDER BY event_id, time, org_id";
 
 /// A measure, and how it is added up from events.
-const MEASURES: [(&str, &str); 6] = [
+const MEASURES: [(&str, &str); 9] = [
     ("request_count", "count(*)"),
-    ("total_input_tokens", "sum(input_tokens)::bigint"),
-    ("total_output_tokens", "sum(output_tokens)::bigint"),
-    ("total_cost_e10", "sum((cost * 10000000000)::bigint)::bigint"),
-    ("latency_ms_sum", "coalesce(sum(latency_ms), 0)::bigint"),
+    ("error_count", "count(*) FILTER (WHERE status <> 'success')"),
+    ("total_input_tokens", "sum(input_tokens)"),
+    ("total_output_tokens", "sum(output_tokens)"),
+    (
+        "total_cached_input_tokens",
+        "coalesce(sum(cached_input_tokens), 0)",
+    ),
+    ("total_reasoning_tokens", "coalesce(sum(reasoning_tokens), 0)"),
+    ("total_cost_e10", "sum((cost * 10000000000)::bigint)"),
+    ("latency_ms_sum", "coalesce(sum(latency_ms), 0)"),
     ("latency_count", "count(latency_ms)"),
 ];
 
-/// Upper bounds of the latency buckets, in milliseconds; one more is above them.
-const LATENCY_BOUNDS: [u32; 12] = [25, 50, 100, 175, 300, 500, 800, 1300, 2500, 5000, 10_000, 30_000];
+/// What a rung is added up from, and what of it the audit adds up.
+fn source(relation: Relation) -> Relation {
+    match relation {
+        Relation::Events | Relation::QuarterHourlyByUser | Relation::QuarterHourly => Relation::Events,
+        Relation::Hourly | Relation::SystemQuarterHourly => Relation::QuarterHourly,
+        Relation::Daily | Relation::HourlyByOrg => Relation::Hourly,
+        Relation::DailyByUser => Relation::QuarterHourlyByUser,
+        Relation::WeeklyByKey => Relation::DailyByUser,
+        Relation::DailyByOrg => Relation::HourlyByOrg,
+        Relation::SystemDaily => Relation::SystemQuarterHourly,
+    }
+}
 
+fn has_histogram(relation: Relation) -> bool {
+    matches!(
+        relation,
+        Relation::QuarterHourly
+            | Relation::Hourly
+            | Relation::Daily
+            | Relation::SystemQuarterHourly
+            | Relation::SystemDaily
+    )
+}
+
+/// The key's columns in the order in which rows are locked.
+fn key(relation: Relation) -> Vec<&'static str> {
+    let time = relation.time_column();
+    match relation {
+        Relation::Events => vec!["org_id", time, "event_id"],
+        Relation::QuarterHourlyByUser | Relation::DailyByUser => {
+            vec!["org_id", "user_id", time, "api_key_id", "model_name", "status"]
+        }
+        Relation::WeeklyByKey => vec!["org_id", time, "user_id", "api_key_id"],
+        Relation::QuarterHourly | Relation::Hourly | Relation::Daily => {
+            vec!["org_id", time, "model_name", "status"]
+        }
+        Relation::HourlyByOrg | Relation::DailyByOrg => vec!["org_id", time],
+        Relation::SystemQuarterHourly | Relation::SystemDaily => vec![time, "model_name", "status"],
+    }
+}
+
+/// The measures of a rung, and how each is added up from its source.
 fn measures(relation: Relation) -> Vec<(String, String)> {
-    let mut measures: Vec<_> = MEASURES
+    let mut measures: Vec<(String, String)> = MEASURES
         .iter()
         .map(|(name, sum)| ((*name).to_owned(), (*sum).to_owned()))
         .collect();
-    match relation {
-        Relation::DailyByUser => return measures,
-        Relation::WeeklyByKey => {
-            // Of the days that make the week.
-            for (name, sum) in &mut measures {
-                *sum = format!("sum({name})::bigint");
-            }
-            let errors = "coalesce(sum(request_count) FILTER (WHERE status <> 'success'), 0)::bigint";
-            measures.push(("error_count".to_owned(), errors.to_owned()));
-            return measures;
+    if has_histogram(relation) {
+        measures.extend(COLUMNS.iter().enumerate().map(|(bucket, name)| {
+            let (least, most) = latency::bounds(bucket);
+            let most = most.map_or(String::new(), |most| format!(" AND latency_ms <= {most}"));
+            let sum = format!("count(*) FILTER (WHERE latency_ms >= {least}{most})");
+            ((*name).to_owned(), sum)
+        }));
+    }
+    if source(relation) != Relation::Events {
+        for (name, sum) in &mut measures {
+            *sum = format!("sum({name})");
         }
-        _ => {}
     }
-    let mut condition = String::new();
-    for bound in LATENCY_BOUNDS {
-        measures.push((
-            format!("latency_to_{bound}ms"),
-            format!("count(*) FILTER (WHERE {condition}latency_ms <= {bound})"),
-        ));
-        condition = format!("latency_ms > {bound} AND ");
-    }
-    let last = LATENCY_BOUNDS[LATENCY_BOUNDS.len() - 1];
-    measures.push((
-        format!("latency_above_{last}ms"),
-        format!("count(*) FILTER (WHERE latency_ms > {last})"),
-    ));
     measures
-}
-
-/// The key's columns in the order in which the triggers lock rows.
-fn key(relation: Relation) -> String {
-    let time = relation.time_column();
-    match relation {
-        Relation::DailyByUser => format!("org_id, user_id, {time}, api_key_id, model_name, status"),
-        Relation::WeeklyByKey => format!("org_id, {time}, user_id, api_key_id"),
-        _ => format!("org_id, {time}, model_name, status"),
-    }
-}
-
-fn width(relation: Relation) -> &'static str {
-    match relation {
-        Relation::QuarterHourly => "15 minutes",
-        Relation::Hourly => "1 hour",
-        Relation::WeeklyByKey => "7 days",
-        _ => "1 day",
-    }
 }
 
 /// `wrap` around each name, with commas.
@@ -129,37 +133,47 @@ fn each(measures: &[(String, String)], wrap: impl Fn(&str) -> String) -> String 
         .join(", ")
 }
 
-/// Groups of raw events and rows of the rollup from `$1` to `$2`, side by side: `raw` and `kept`.
-///
-/// Weeks are held against the days by user, which are kept as long as they are: `raw` is what those add up to.
-/// Raw events of a whole week may not be kept.
-fn side_by_side(relation: Relation, measures: &[(String, String)]) -> String {
-    let (name, time, key) = (relation.name(), relation.time_column(), key(relation));
-    let (events, event_time) = match relation {
-        Relation::WeeklyByKey => ("usage_daily_by_user", "day"),
-        _ => ("usage_events", "time"),
-    };
-    let raw_key = key.replacen(
-        time,
-        &format!(
-            "date_bin('{}', {event_time}, '2000-01-03 00:00Z') AS {time}",
-            width(relation)
-        ),
-        1,
-    );
-    let columns = (1..=key.split(", ").count())
-        .map(|column| column.to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
-    let sums = measures
-        .iter()
-        .map(|(name, sum)| format!("{sum} AS {name}"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let names = each(measures, str::to_owned);
+/// The span `$1` to `$2` of a relation, as far as `of` is closed: a derived rung is read no further.
+fn within(relation: Relation, of: Relation) -> String {
+    let (time, rung) = (relation.time_column(), of.name());
     format!(
-        "WITH raw AS (\n    SELECT {raw_key}, {sums}\n    FROM {events} WHERE {event_time} >= $1 AND {event_time} < $2 GROUP BY {columns}\n\
-         ), kept AS (\n    SELECT {key}, {names} FROM {name} WHERE {time} >= $1 AND {time} < $2\n)"
+        "{time} >= $1 AND {time} < least($2, (SELECT coalesce(closed_through, 'infinity') FROM ladder WHERE rung = '{rung}'))"
+    )
+}
+
+/// Groups of a rung's source and rows of the rung from `$1` to `$2`, side by side: `raw` and `kept`.
+fn side_by_side(relation: Relation, measures: &[(String, String)]) -> String {
+    let (from, time, key) = (source(relation), relation.time_column(), key(relation));
+    let width = relation.grain().unwrap_or_default().whole_seconds();
+    let raw_key: Vec<String> = key
+        .iter()
+        .map(|column| match *column == time {
+            true => {
+                let time_below = from.time_column();
+                format!("date_bin('{width} seconds', {time_below}, '2000-01-03 00:00Z') AS {time}")
+            }
+            false => (*column).to_owned(),
+        })
+        .collect();
+    let places: Vec<String> = (1..=key.len()).map(|place| place.to_string()).collect();
+    let sums: Vec<String> = measures
+        .iter()
+        .map(|(name, sum)| format!("({sum})::bigint AS {name}"))
+        .collect();
+    format!(
+        "WITH raw AS (\n    SELECT {raw_key}, {sums}\n    FROM {} WHERE {} GROUP BY {places}\n\
+         ), kept AS (\n    SELECT {key}, {}\n    FROM {} WHERE {} GROUP BY {key}\n    HAVING ({}) <> ({})\n)",
+        from.name(),
+        within(from, relation),
+        each(measures, |name| format!("sum({name})::bigint AS {name}")),
+        relation.name(),
+        within(relation, relation),
+        each(measures, |name| format!("sum({name})")),
+        each(measures, |_| "0".to_owned()),
+        raw_key = raw_key.join(", "),
+        sums = sums.join(", "),
+        places = places.join(", "),
+        key = key.join(", "),
     )
 }
 
@@ -171,34 +185,18 @@ fn differs(measures: &[(String, String)]) -> String {
     )
 }
 
-/// Whether a continuous aggregate stands for the rollup; else a trigger keeps it.
+/// Where a rung differs from its source between `$1` and `$2`: a row for each bucket and organization (null where the rung
+/// does not tell them apart), with the number of rows that the rung lacks, has too many, and has with other measures, and
+/// both sums.
 #[must_use]
-pub fn is_aggregate(relation: Relation, flavor: Flavor) -> bool {
-    flavor == Flavor::TimescaleDb && matches!(relation, Relation::Hourly | Relation::Daily)
-}
-
-/// Spans that the next refresh will compute again, of an aggregate or of the one below it. A change stands
-/// in these logs from its commit on until it is materialized, each step in one transaction: so what a
-/// statement sees in them fits what it sees in the aggregate. From its watermark on an aggregate answers live.
-const AWAITED: &str = ", awaited AS MATERIALIZED (
-    SELECT lowest, least(greatest, filled.watermark - 1) AS greatest
-    FROM (
-        SELECT aggregate.mat_hypertable_id, changed.lowest_modified_value, changed.greatest_modified_value
-        FROM _timescaledb_catalog.continuous_aggs_hypertable_invalidation_log changed
-        JOIN _timescaledb_catalog.continuous_agg aggregate ON aggregate.raw_hypertable_id = changed.hypertable_id
-        UNION ALL SELECT * FROM _timescaledb_catalog.continuous_aggs_materialization_invalidation_log
-    ) AS log (mat_hypertable_id, lowest, greatest)
-    JOIN _timescaledb_catalog.continuous_agg aggregate USING (mat_hypertable_id)
-    JOIN _timescaledb_catalog.continuous_aggs_watermark filled USING (mat_hypertable_id)
-    WHERE aggregate.user_view_schema = 'public' AND aggregate.user_view_name IN ";
-
-/// Where a rollup differs from raw events between `$1` and `$2`: a row for each bucket and organization,
-/// with the number of rows that the rollup lacks, has too many, and has with other measures, and both sums.
-/// What an aggregate awaits from the next refresh is no difference.
-#[must_use]
-pub fn compare(relation: Relation, flavor: Flavor) -> String {
-    let measures = measures(relation);
+pub fn compare(relation: Relation) -> String {
+    let (measures, key) = (measures(relation), key(relation));
     let (name, time) = (relation.name(), relation.time_column());
+    let org_id = if key.contains(&"org_id") {
+        "org_id"
+    } else {
+        "NULL::uuid AS org_id"
+    };
     let sum = |side: &str, name: &str| format!("coalesce(sum({side}.{name}), 0)");
     let tokens = |side: &str| {
         format!(
@@ -207,33 +205,16 @@ pub fn compare(relation: Relation, flavor: Flavor) -> String {
             sum(side, "total_output_tokens")
         )
     };
-    let (awaited, condition) = if is_aggregate(relation, flavor) {
-        let chain = match relation {
-            Relation::Daily => "('usage_hourly', 'usage_daily')",
-            _ => "('usage_hourly')",
-        };
-        (
-            format!("{AWAITED}{chain}\n)"),
-            format!(
-                "WHERE NOT EXISTS (SELECT FROM awaited\n\
-                 \x20   WHERE lowest < _timescaledb_functions.to_unix_microseconds({time} + interval '{}')\n\
-                 \x20       AND greatest >= _timescaledb_functions.to_unix_microseconds({time}))\n",
-                width(relation)
-            ),
-        )
-    } else {
-        (String::new(), String::new())
-    };
     format!(
-        "-- reconcile_compare_{name}\n{}{awaited}\n\
-         SELECT {time} AS bucket, org_id,\n\
+        "-- reconcile_compare_{name}\n{}\n\
+         SELECT {time} AS bucket, {org_id},\n\
          \x20   count(*) FILTER (WHERE kept.request_count IS NULL) AS missing,\n\
          \x20   count(*) FILTER (WHERE raw.request_count IS NULL) AS surplus,\n\
          \x20   count(*) FILTER (WHERE raw.request_count IS NOT NULL AND kept.request_count IS NOT NULL AND {}) AS other,\n\
          \x20   {}::bigint AS raw_requests, {}::bigint AS kept_requests,\n\
          \x20   ({})::bigint AS raw_tokens, ({})::bigint AS kept_tokens,\n\
          \x20   {} AS raw_cost_e10, {} AS kept_cost_e10\n\
-         FROM raw FULL JOIN kept USING ({})\n{condition}\
+         FROM raw FULL JOIN kept USING ({})\n\
          GROUP BY 1, 2 HAVING bool_or({}) ORDER BY 1, 2",
         side_by_side(relation, &measures),
         differs(&measures),
@@ -243,47 +224,83 @@ pub fn compare(relation: Relation, flavor: Flavor) -> String {
         tokens("kept"),
         sum("raw", "total_cost_e10"),
         sum("kept", "total_cost_e10"),
-        key(relation),
+        key.join(", "),
         differs(&measures),
     )
 }
 
-/// Adds to a rollup what it lacks between `$1` and `$2`, which is less than nothing where it has too much.
-/// Says how many rows that were, and which organizations have rows now that count nothing.
+/// Adds to a rung what it lacks between `$1` and `$2`, which is less than nothing where it has too much. Says how many rows
+/// that were, and how many of them have no source.
 #[must_use]
 pub fn repair(relation: Relation) -> String {
     let measures = measures(relation);
-    let (name, key) = (relation.name(), key(relation));
+    let (name, key) = (relation.name(), key(relation).join(", "));
     format!(
-        "-- reconcile_repair_{name}\n{}, mended AS (\n\
-         \x20   INSERT INTO {name} AS r ({key}, {})\n\
-         \x20   SELECT {key}, {}\n\
-         \x20   FROM raw FULL JOIN kept USING ({key})\n\
-         \x20   WHERE {}\n\
-         \x20   ORDER BY {key}\n\
-         \x20   ON CONFLICT ({key}) DO UPDATE SET {}\n\
-         \x20   RETURNING org_id, r.request_count = 0 AS is_empty\n)\n\
-         SELECT count(*), coalesce(array_agg(DISTINCT org_id) FILTER (WHERE is_empty), '{{}}') FROM mended",
+        "-- reconcile_repair_{name}\n{}, lacking AS MATERIALIZED (\n\
+         \x20   SELECT {key}, raw.request_count IS NULL AS is_surplus, {}\n\
+         \x20   FROM raw FULL JOIN kept USING ({key}) WHERE {}\n\
+         ), mended AS (\n\
+         \x20   INSERT INTO {name} AS r ({key}, late, {})\n\
+         \x20   SELECT {key}, true, {} FROM lacking ORDER BY {key}\n\
+         \x20   ON CONFLICT ({key}, late) DO UPDATE SET {}\n)\n\
+         SELECT count(*), count(*) FILTER (WHERE is_surplus) FROM lacking",
         side_by_side(relation, &measures),
-        each(&measures, str::to_owned),
         each(&measures, |name| format!(
-            "coalesce(raw.{name}, 0) - coalesce(kept.{name}, 0)"
+            "coalesce(raw.{name}, 0) - coalesce(kept.{name}, 0) AS {name}"
         )),
         differs(&measures),
+        each(&measures, str::to_owned),
+        each(&measures, str::to_owned),
         each(&measures, |name| format!("{name} = r.{name} + excluded.{name}")),
     )
 }
 
-/// Takes out the rows of the organizations `$3` that count nothing any more.
+/// Takes out the rows from `$1` to `$2` that together count nothing any more.
 #[must_use]
 pub fn delete_empty(relation: Relation) -> String {
     let measures = measures(relation);
-    let (name, time) = (relation.name(), relation.time_column());
+    let (name, time, key) = (relation.name(), relation.time_column(), key(relation).join(", "));
     format!(
-        "-- reconcile_delete_empty_{name}\nDELETE FROM {name} WHERE {time} >= $1 AND {time} < $2 AND org_id = ANY ($3)\n\
-         \x20   AND ({}) = ({})",
-        each(&measures, str::to_owned),
+        "-- reconcile_delete_empty_{name}\nDELETE FROM {name} WHERE {time} >= $1 AND {time} < $2 AND ({key}) IN (\n\
+         \x20   SELECT {key} FROM {name} WHERE {time} >= $1 AND {time} < $2 GROUP BY {key}\n\
+         \x20   HAVING ({}) = ({}))",
+        each(&measures, |name| format!("sum({name})")),
         each(&measures, |_| "0".to_owned()),
+    )
+}
+
+/// How many organizations (or days, of a rung that does not tell them apart) have other requests, tokens or costs in a rung
+/// than in its source, between `$1` and `$2`.
+#[must_use]
+pub fn audit(relation: Relation) -> String {
+    let from = source(relation);
+    let name = relation.name();
+    let group = if key(relation).contains(&"org_id") {
+        "org_id"
+    } else {
+        "NULL::uuid"
+    };
+    let sums = |of: Relation| match of {
+        Relation::Events => {
+            "count(*)::numeric, sum(input_tokens)::numeric, sum(output_tokens)::numeric, sum(cost) * 10000000000"
+        }
+        _ => "sum(request_count), sum(total_input_tokens), sum(total_output_tokens), sum(total_cost_e10)",
+    };
+    let side = |of: Relation| {
+        format!(
+            "SELECT {group}, {} FROM {} WHERE {} GROUP BY 1",
+            sums(of),
+            of.name(),
+            within(of, relation)
+        )
+    };
+    format!(
+        "-- audit_{name}\nWITH raw (grp, requests, input, output, cost) AS (\n    {}\n\
+         ), kept (grp, requests, input, output, cost) AS (\n    {}\n)\n\
+         SELECT count(DISTINCT coalesce(grp::text, '')) FROM (\n\
+         \x20   (SELECT * FROM raw EXCEPT SELECT * FROM kept) UNION ALL (SELECT * FROM kept EXCEPT SELECT * FROM raw)\n) AS differing",
+        side(from),
+        side(relation),
     )
 }
 
@@ -291,44 +308,46 @@ pub fn delete_empty(relation: Relation) -> String {
 mod tests {
     use super::*;
 
-    /// The triggers of the migrations spell the same sums; what they have and this has not would be compared by nobody.
+    const LADDER: &str = include_str!("../../../migrations/common/V2__ladder.sql");
+
+    /// The migrations spell the same measures, keys and sources; what they have and this has not would be compared by
+    /// nobody.
     #[test]
-    fn every_measure_of_the_triggers_is_compared() {
-        let triggers = include_str!("../../../migrations/common/V3__triggers.sql");
-        let added = |text: &str| -> std::collections::BTreeSet<String> {
-            text.lines()
-                .filter_map(|line| Some(line.trim().split_once(" = r.")?.0.to_owned()))
-                .collect()
-        };
-        let (by_user, others) = triggers
-            .split_once("CREATE FUNCTION add_to_usage_weekly_by_key")
-            .unwrap();
-        let (by_week, by_time) = others
-            .split_once("CREATE FUNCTION add_to_rollup_by_time")
-            .unwrap();
-        for (relation, part) in [
-            (Relation::DailyByUser, by_user),
-            (Relation::Hourly, by_time),
-            (Relation::WeeklyByKey, by_week),
-        ] {
-            let names = measures(relation).into_iter().map(|(name, _)| name).collect();
-            assert_eq!(added(part), names, "{relation:?}");
+    fn the_ladder_of_the_migrations_is_the_one_that_is_compared() {
+        for (name, sum) in MEASURES {
+            let spelled = format!("'{name}', '{}", sum.replace('\'', "''"));
+            assert!(LADDER.contains(&spelled), "{spelled}");
         }
-        for (_, sum) in measures(Relation::Hourly).iter().skip(6) {
-            assert!(by_time.contains(sum.trim_start_matches("coalesce(")), "{sum}");
+        let measures = LADDER.split_once("FUNCTION ladder_measures").unwrap().1;
+        let rows = measures.split("UNION ALL").next().unwrap();
+        assert_eq!(rows.matches("\n        (").count(), MEASURES.len());
+        for (place, rung) in Relation::RUNGS.into_iter().enumerate() {
+            let rest = LADDER
+                .split_once(&format!(
+                    "({}, '{}', '{}', '{}'",
+                    place + 1,
+                    rung.name(),
+                    source(rung).name(),
+                    rung.time_column()
+                ))
+                .unwrap_or_else(|| panic!("{rung:?}"))
+                .1;
+            let key = format!("'{{{}}}'", key(rung).join(","));
+            assert!(
+                rest.split_once("'{")
+                    .is_some_and(|(_, from)| format!("'{{{from}").starts_with(&key)),
+                "{rung:?}"
+            );
         }
     }
 
     #[test]
     fn every_statement_begins_with_its_name() {
-        for relation in ROLLUPS {
-            for statement in [
-                compare(relation, Flavor::TimescaleDb),
-                repair(relation),
-                delete_empty(relation),
-            ] {
+        for relation in Relation::RUNGS {
+            for statement in [compare(relation), repair(relation), delete_empty(relation)] {
                 assert!(statement.starts_with("-- reconcile_"), "{statement}");
             }
+            assert!(audit(relation).starts_with("-- audit_"));
         }
     }
 }

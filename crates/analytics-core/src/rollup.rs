@@ -4,7 +4,8 @@
 //! edges goes to the next finer one, down to raw events. Where that makes many small parts, one finer relation
 //! for all of it is read instead, if that costs less. And where a range ends inside a bucket of a relation, all
 //! of that bucket may be read, and what comes after the end taken off again: of a day that is still running
-//! there is hardly anything. The same at its start, where all of it is one bucket of the answer. Whatever is chosen,
+//! there is hardly anything. The same at its start, where all of it is one bucket of the answer. A derived relation is
+//! read up to its watermark, and the next finer one from there on. Whatever is chosen,
 //! every instant of the range is counted once and no other one is, none crosses from one bucket into the next by less
 //! than its grain, and so their sums add up to the sum over raw events (the property that the tests hold).
 
@@ -15,34 +16,63 @@ use time::{Duration, OffsetDateTime};
 use crate::calendar::Buckets;
 use crate::range::{TimeRange, ceil_to, floor_to};
 
-/// A relation of the reading contract, the same in both flavors of the schema.
+/// A relation of the reading contract, the same in both flavors of the schema (`migrations/common/V2__ladder.sql`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     /// `usage_events`: one row per event.
     Events,
-    /// `usage_daily_by_user`: UTC day by user, key, model and status.
-    DailyByUser,
-    /// `usage_weekly_by_key`: week from a Monday, UTC, by user and key.
-    WeeklyByKey,
-    /// `usage_quarter_hourly`: quarter of an hour by model and status.
+    /// `usage_quarter_hourly_by_user`: quarter of an hour by user, key, model and status. Written with each batch.
+    QuarterHourlyByUser,
+    /// `usage_quarter_hourly`: quarter of an hour by model and status. Written with each batch.
     QuarterHourly,
-    /// `usage_hourly`: hour by model and status.
+    /// `closed_hourly`: hour by model and status.
     Hourly,
-    /// `usage_daily`: UTC day by model and status.
+    /// `closed_daily`: UTC day by model and status.
     Daily,
+    /// `closed_daily_by_user`: UTC day by user, key, model and status.
+    DailyByUser,
+    /// `closed_weekly_by_key`: week from a Monday, UTC, by user and key.
+    WeeklyByKey,
+    /// `closed_hourly_by_org`: hour by organization alone.
+    HourlyByOrg,
+    /// `closed_daily_by_org`: UTC day by organization alone.
+    DailyByOrg,
+    /// `closed_system_quarter_hourly`: quarter of an hour of all organizations, by model and status.
+    SystemQuarterHourly,
+    /// `closed_system_daily`: UTC day of all organizations, by model and status.
+    SystemDaily,
 }
 
 impl Relation {
+    /// The rungs of the ladder, in the order of `ladder.place`: what each is added up from comes before it.
+    pub const RUNGS: [Self; 10] = [
+        Self::QuarterHourlyByUser,
+        Self::QuarterHourly,
+        Self::Hourly,
+        Self::Daily,
+        Self::DailyByUser,
+        Self::WeeklyByKey,
+        Self::HourlyByOrg,
+        Self::DailyByOrg,
+        Self::SystemQuarterHourly,
+        Self::SystemDaily,
+    ];
+
     /// The relation's name in SQL.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Events => "usage_events",
-            Self::DailyByUser => "usage_daily_by_user",
-            Self::WeeklyByKey => "usage_weekly_by_key",
+            Self::QuarterHourlyByUser => "usage_quarter_hourly_by_user",
             Self::QuarterHourly => "usage_quarter_hourly",
-            Self::Hourly => "usage_hourly",
-            Self::Daily => "usage_daily",
+            Self::Hourly => "closed_hourly",
+            Self::Daily => "closed_daily",
+            Self::DailyByUser => "closed_daily_by_user",
+            Self::WeeklyByKey => "closed_weekly_by_key",
+            Self::HourlyByOrg => "closed_hourly_by_org",
+            Self::DailyByOrg => "closed_daily_by_org",
+            Self::SystemQuarterHourly => "closed_system_quarter_hourly",
+            Self::SystemDaily => "closed_system_daily",
         }
     }
 
@@ -51,19 +81,10 @@ impl Relation {
     pub fn time_column(self) -> &'static str {
         match self {
             Self::Events => "time",
-            Self::DailyByUser | Self::Daily => "day",
+            Self::QuarterHourlyByUser | Self::QuarterHourly | Self::SystemQuarterHourly => "bucket",
+            Self::Hourly | Self::HourlyByOrg => "hour",
+            Self::Daily | Self::DailyByUser | Self::DailyByOrg | Self::SystemDaily => "day",
             Self::WeeklyByKey => "week",
-            Self::QuarterHourly => "bucket",
-            Self::Hourly => "hour",
-        }
-    }
-
-    /// Whether a transaction that stores events has added them to it by its end, whatever bucket they fall into.
-    /// (In the timescaledb flavor the other two are continuous aggregates: a late event waits for a refresh.)
-    fn is_kept_by_trigger(self) -> bool {
-        match self {
-            Self::DailyByUser | Self::WeeklyByKey | Self::QuarterHourly => true,
-            Self::Events | Self::Hourly | Self::Daily => false,
         }
     }
 
@@ -72,11 +93,25 @@ impl Relation {
     pub fn grain(self) -> Option<Duration> {
         match self {
             Self::Events => None,
-            Self::DailyByUser | Self::Daily => Some(Duration::DAY),
+            Self::QuarterHourlyByUser | Self::QuarterHourly | Self::SystemQuarterHourly => Some(FINEST_GRAIN),
+            Self::Hourly | Self::HourlyByOrg => Some(Duration::HOUR),
+            Self::Daily | Self::DailyByUser | Self::DailyByOrg | Self::SystemDaily => Some(Duration::DAY),
             Self::WeeklyByKey => Some(Duration::WEEK),
-            Self::QuarterHourly => Some(Duration::minutes(15)),
-            Self::Hourly => Some(Duration::HOUR),
         }
+    }
+
+    /// Whether a batch writes it by itself, so that it is complete at every commit. The others are derived when their
+    /// buckets are over, and complete before their watermark.
+    fn is_written(self) -> bool {
+        matches!(
+            self,
+            Self::Events | Self::QuarterHourlyByUser | Self::QuarterHourly
+        )
+    }
+
+    /// Whether it is kept as long as raw events, and not as long as rollups.
+    fn is_kept_briefly(self) -> bool {
+        matches!(self, Self::Events | Self::QuarterHourlyByUser)
     }
 }
 
@@ -100,25 +135,43 @@ pub enum Sign {
     Minus,
 }
 
-/// What is stored: what of the past, whole, and how.
+/// What is stored: what of the past, and how far each rung of the ladder is derived.
+///
+/// It may be older than what is read: retention and watermarks only move ahead, and a rung that has been derived since
+/// is still whole before its older watermark, as is the rung below it from there on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// Raw events from here on.
+    /// Raw events, and quarters of an hour by user, from here on.
     pub raw_since: OffsetDateTime,
-    /// Rollups from here on.
+    /// All other rollups from here on.
     pub rollups_since: OffsetDateTime,
-    /// Whether hours and days are aggregates that a late event waits for: in the timescaledb flavor. In the other
-    /// one they are kept by triggers.
-    pub aggregates: bool,
+    /// Watermarks, in the order of [`Relation::RUNGS`]; not looked at for written rungs.
+    pub closed_through: [OffsetDateTime; Relation::RUNGS.len()],
 }
 
 impl Kept {
-    /// Everything, in the way that promises least: for a first look, before any database has said what it keeps.
+    /// Everything, and nothing derived: for a first look, before any database has said what it keeps.
     pub const EVERYTHING: Self = Self {
         raw_since: OffsetDateTime::UNIX_EPOCH,
         rollups_since: OffsetDateTime::UNIX_EPOCH,
-        aggregates: true,
+        closed_through: [OffsetDateTime::UNIX_EPOCH; Relation::RUNGS.len()],
     };
+
+    /// Where a relation stops to be complete; `None` if it never does.
+    fn complete_until(&self, relation: Relation) -> Option<OffsetDateTime> {
+        let rung = Relation::RUNGS.iter().position(|rung| *rung == relation);
+        rung.filter(|_| !relation.is_written())
+            .and_then(|rung| self.closed_through.get(rung).copied())
+    }
+
+    /// Where a relation begins.
+    fn since(&self, relation: Relation) -> OffsetDateTime {
+        if relation.is_kept_briefly() {
+            self.raw_since
+        } else {
+            self.rollups_since
+        }
+    }
 }
 
 /// What decides where a question can be answered, besides its buckets.
@@ -126,10 +179,11 @@ impl Kept {
 pub struct Needs {
     /// Whether users or keys take part, as a filter or as groups.
     pub users: bool,
-    /// Whether models or statuses do.
+    /// Whether models or statuses do, or latencies are asked for in buckets: what rollups by organization alone, and by
+    /// key, cannot tell.
     pub models: bool,
-    /// Whether only relations will do that are kept by triggers, like those by user: then both agree in one snapshot.
-    pub as_of_commit: bool,
+    /// Whether organizations are told apart.
+    pub organizations: bool,
     /// Whether it is about one organization. Only then may raw events be read: over all organizations they
     /// would be a scan of everything.
     pub one_organization: bool,
@@ -138,9 +192,6 @@ pub struct Needs {
     /// What is stored.
     pub kept: Kept,
 }
-
-/// The most days of raw events that a question may read: a local month, and the hour of a clock change.
-pub const MOST_RAW_DAYS: i64 = 31;
 
 /// Why a question has no exact answer, and what could be asked instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,14 +205,12 @@ pub struct Unanswerable {
 /// Why a question has no exact answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// A question about the whole system begins, ends and is cut into buckets on multiples of this.
-    OffTheGrain(Duration),
+    /// A question about the whole system begins, ends and is cut into buckets on quarters of an hour.
+    OffTheGrain,
     /// Parts of it need raw events from before this, which are no longer kept.
     RawEventsGone(OffsetDateTime),
     /// It begins before this, and rollups from before are no longer kept.
     RollupsGone(OffsetDateTime),
-    /// It would read more days of raw events than [`MOST_RAW_DAYS`].
-    TooManyRawDays,
 }
 
 /// A change that makes a question answerable.
@@ -188,35 +237,32 @@ pub fn cover(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Unanswera
     })
 }
 
-/// The relations that know a question's dimensions, the coarsest first.
+/// The relations that know a question's dimensions, the coarsest first. The last but events is always complete.
 fn relations(needs: &Needs) -> &'static [Relation] {
-    match (needs.users, needs.models) {
-        (true, true) => &[Relation::DailyByUser, Relation::Events],
-        (true, false) => &[Relation::WeeklyByKey, Relation::DailyByUser, Relation::Events],
-        (false, _) if needs.as_of_commit && needs.kept.aggregates => {
-            &[Relation::QuarterHourly, Relation::Events]
-        }
-        (false, _) => &[
-            Relation::Daily,
-            Relation::Hourly,
-            Relation::QuarterHourly,
-            Relation::Events,
-        ],
+    use Relation::{
+        Daily, DailyByOrg, DailyByUser, Events, Hourly, HourlyByOrg, QuarterHourly, QuarterHourlyByUser,
+        SystemDaily, SystemQuarterHourly, WeeklyByKey,
+    };
+    if needs.users {
+        return match needs.models {
+            true => &[DailyByUser, QuarterHourlyByUser, Events],
+            false => &[WeeklyByKey, DailyByUser, QuarterHourlyByUser, Events],
+        };
+    }
+    match (needs.one_organization, needs.organizations, needs.models) {
+        (true, _, _) | (false, true, true) => &[Daily, Hourly, QuarterHourly, Events],
+        (false, true, false) => &[DailyByOrg, HourlyByOrg, QuarterHourly, Events],
+        (false, false, _) => &[SystemDaily, SystemQuarterHourly, QuarterHourly, Events],
     }
 }
 
-/// The finest rollup's grain.
-fn finest_grain(users: bool) -> Duration {
-    match users {
-        true => Duration::DAY,
-        false => Duration::minutes(15),
-    }
-}
+/// The grain of the finest rollups: no time zone has a finer offset.
+const FINEST_GRAIN: Duration = Duration::minutes(15);
 
 fn covered(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Why> {
     let mut cheapest: Option<(i64, Vec<Segment>)> = None;
     let mut refused = None;
-    for segments in candidates(buckets, relations(needs), needs.now) {
+    for segments in candidates(buckets, needs) {
         if let Err(why) = readable(&segments, needs) {
             refused.get_or_insert(why);
             continue;
@@ -236,7 +282,8 @@ fn covered(buckets: &Buckets, needs: &Needs) -> Result<Vec<Segment>, Why> {
 
 /// With the coarsest relation, without it, without the two coarsest, …: the first one has the fewest raw
 /// events of those that take nothing off. And each of them with a first and a last bucket of its relations read whole.
-fn candidates(buckets: &Buckets, relations: &[Relation], now: OffsetDateTime) -> Vec<Vec<Segment>> {
+fn candidates(buckets: &Buckets, needs: &Needs) -> Vec<Vec<Segment>> {
+    let relations = relations(needs);
     let mut candidates = Vec::new();
     // No bucket is wider than an even step: none of a relation's fits into it.
     let step = buckets.uniform().map(|(step, _)| step);
@@ -247,9 +294,15 @@ fn candidates(buckets: &Buckets, relations: &[Relation], now: OffsetDateTime) ->
     let first_fitting = relations.iter().take_while(too_coarse).count();
     for coarsest in first_fitting..relations.len() {
         let relations = &relations[coarsest..];
-        for first in edges(buckets.range().start(), relations) {
-            for last in edges(buckets.range().end(), relations) {
-                candidates.extend(with_edges(buckets, relations, first.as_ref(), last.as_ref(), now));
+        for first in edges(buckets.range().start(), relations, &needs.kept) {
+            for last in edges(buckets.range().end(), relations, &needs.kept) {
+                candidates.extend(with_edges(
+                    buckets,
+                    relations,
+                    first.as_ref(),
+                    last.as_ref(),
+                    needs,
+                ));
             }
         }
     }
@@ -260,20 +313,22 @@ fn candidates(buckets: &Buckets, relations: &[Relation], now: OffsetDateTime) ->
 struct Edge<'a> {
     whole: Relation,
     bucket: TimeRange,
-    /// What may be taken off it. (It has to be kept by triggers as well, and is: a property.)
+    /// What may be taken off it.
     finer: &'a [Relation],
 }
 
 /// The ways to deal with an edge of the range: in the first one nothing is read that lies outside.
-fn edges(edge: OffsetDateTime, relations: &[Relation]) -> Vec<Option<Edge<'_>>> {
+fn edges<'a>(edge: OffsetDateTime, relations: &'a [Relation], kept: &Kept) -> Vec<Option<Edge<'a>>> {
     let mut edges = vec![None];
     let mut rest = relations;
     while let Some((whole, finer)) = rest.split_first() {
         rest = finer;
-        let Some(grain) = whole.grain().filter(|_| whole.is_kept_by_trigger()) else {
+        let Some(grain) = whole.grain() else {
             continue;
         };
-        let inside = TimeRange::part(floor_to(edge, grain), ceil_to(edge, grain));
+        let until = kept.complete_until(*whole);
+        let inside = TimeRange::part(floor_to(edge, grain), ceil_to(edge, grain))
+            .filter(|bucket| until.is_none_or(|until| bucket.end() <= until));
         edges.extend(inside.map(|bucket| {
             Some(Edge {
                 whole: *whole,
@@ -292,7 +347,7 @@ fn with_edges(
     relations: &[Relation],
     first: Option<&Edge<'_>>,
     last: Option<&Edge<'_>>,
-    now: OffsetDateTime,
+    needs: &Needs,
 ) -> Option<Vec<Segment>> {
     let range = buckets.range();
     let from = first.map_or(range.start(), |edge| edge.bucket.end());
@@ -305,13 +360,13 @@ fn with_edges(
     }
     let mut segments = Vec::new();
     if let Some(Edge { whole, bucket, finer }) = first {
-        take_off(bucket.start(), range.start(), finer, now, &mut segments);
+        take_off(bucket.start(), range.start(), finer, needs, &mut segments);
         push(&mut segments, *whole, *bucket);
     }
-    fill_buckets(buckets, from, to, relations, &mut segments);
+    fill_buckets(buckets, from, to, relations, &needs.kept, &mut segments);
     if let Some(Edge { whole, bucket, finer }) = last {
         push(&mut segments, *whole, *bucket);
-        take_off(range.end(), bucket.end(), finer, now, &mut segments);
+        take_off(range.end(), bucket.end(), finer, needs, &mut segments);
     }
     Some(segments)
 }
@@ -320,15 +375,19 @@ fn take_off(
     from: OffsetDateTime,
     to: OffsetDateTime,
     relations: &[Relation],
-    now: OffsetDateTime,
+    needs: &Needs,
     segments: &mut Vec<Segment>,
 ) {
     // Of what has yet to come there is nothing: one part will do.
-    let has_been = |relation: &Relation| relation.grain().is_none_or(|grain| ceil_to(from, grain) < now);
+    let has_been = |relation: &Relation| {
+        relation
+            .grain()
+            .is_none_or(|grain| ceil_to(from, grain) < needs.now)
+    };
     let relations: Vec<Relation> = relations.iter().copied().filter(has_been).collect();
     let mut over = Vec::new();
     if let Some(range) = TimeRange::part(from, to) {
-        fill(range, &relations, &mut over);
+        fill(range, &relations, &needs.kept, &mut over);
     }
     segments.extend(over.into_iter().map(|part| Segment {
         sign: Sign::Minus,
@@ -342,11 +401,12 @@ fn fill_buckets(
     from: OffsetDateTime,
     to: OffsetDateTime,
     relations: &[Relation],
+    kept: &Kept,
     segments: &mut Vec<Segment>,
 ) {
     let mut fill = |from, to| {
         if let Some(part) = TimeRange::part(from, to) {
-            fill(part, relations, segments);
+            fill(part, relations, kept, segments);
         }
     };
     let coarsest = relations.first().and_then(|relation| relation.grain());
@@ -361,7 +421,9 @@ fn fill_buckets(
     }
 }
 
-fn fill(range: TimeRange, relations: &[Relation], segments: &mut Vec<Segment>) {
+/// Covers a range with the coarsest relation, as far as that is complete, and what is left at its two ends with the finer
+/// ones.
+fn fill(range: TimeRange, relations: &[Relation], kept: &Kept, segments: &mut Vec<Segment>) {
     let Some((relation, finer)) = relations.split_first() else {
         return;
     };
@@ -369,15 +431,16 @@ fn fill(range: TimeRange, relations: &[Relation], segments: &mut Vec<Segment>) {
         None => (range.start(), range.end()),
         Some(grain) => (ceil_to(range.start(), grain), floor_to(range.end(), grain)),
     };
+    let end = kept.complete_until(*relation).map_or(end, |until| end.min(until));
     let Some(inner) = TimeRange::part(start, end) else {
-        return fill(range, finer, segments);
+        return fill(range, finer, kept, segments);
     };
     if let Some(before) = TimeRange::part(range.start(), start) {
-        fill(before, finer, segments);
+        fill(before, finer, kept, segments);
     }
     push(segments, *relation, inner);
     if let Some(after) = TimeRange::part(end, range.end()) {
-        fill(after, finer, segments);
+        fill(after, finer, kept, segments);
     }
 }
 
@@ -401,23 +464,13 @@ fn readable(segments: &[Segment], needs: &Needs) -> Result<(), Why> {
     if segments.iter().any(|segment| segment.range.start() < since) {
         return Err(Why::RollupsGone(since));
     }
-    let mut raw = segments
-        .iter()
-        .filter(|segment| segment.relation == Relation::Events)
-        .map(|segment| segment.range)
-        .peekable();
-    if raw.peek().is_some() && !needs.one_organization {
-        return Err(Why::OffTheGrain(finest_grain(needs.users)));
+    let is_raw = |segment: &Segment| segment.relation == Relation::Events;
+    if segments.iter().any(is_raw) && !needs.one_organization {
+        return Err(Why::OffTheGrain);
     }
-    let mut length = Duration::ZERO;
-    for part in raw {
-        if part.start() < needs.kept.raw_since {
-            return Err(Why::RawEventsGone(needs.kept.raw_since));
-        }
-        length += part.length();
-    }
-    if length > Duration::days(MOST_RAW_DAYS) + Duration::HOUR {
-        return Err(Why::TooManyRawDays);
+    let gone = |segment: &Segment| segment.range.start() < needs.kept.since(segment.relation);
+    if segments.iter().any(gone) {
+        return Err(Why::RawEventsGone(needs.kept.raw_since));
     }
     Ok(())
 }
@@ -425,27 +478,30 @@ fn readable(segments: &[Segment], needs: &Needs) -> Result<(), Why> {
 /// What reading the segments costs, in rows of a rollup that could be read in that time: those of a large
 /// organization, one with 13 % of 100 million events in 60 days. The whole system has about eight times as many.
 fn cost(segments: &[Segment], needs: &Needs) -> i64 {
+    /// Planning and starting one more part.
+    const PART: i64 = 10_000;
     let all_organizations = if needs.one_organization { 1 } else { 8 };
     segments
         .iter()
         .map(|Segment { relation, range, .. }| {
             let rows_a_day = match relation {
-                Relation::Daily => 40,
-                Relation::Hourly => 24 * 40,
-                Relation::QuarterHourly => 96 * 40,
-                Relation::DailyByUser => 9_000,
-                // A fifteenth, as decisions/rollups.md has it.
-                Relation::WeeklyByKey => 600,
+                Relation::Daily => 40 * all_organizations,
+                Relation::Hourly => 24 * 40 * all_organizations,
+                Relation::QuarterHourly => 96 * 40 * all_organizations,
+                Relation::DailyByUser => 9_000 * all_organizations,
+                // A fifteenth.
+                Relation::WeeklyByKey => 600 * all_organizations,
+                // Two of three events have a row of their own.
+                Relation::QuarterHourlyByUser => 150_000 * all_organizations,
                 // 217,000, and one takes as long as two rows of a rollup.
-                Relation::Events => 434_000,
-            };
-            // Planning and starting one more part: a real-time aggregate is planned twice, over all of its chunks.
-            let part = match relation {
-                Relation::Daily | Relation::Hourly => 50_000,
-                _ => 10_000,
+                Relation::Events => 434_000 * all_organizations,
+                Relation::HourlyByOrg => 24 * 1_000,
+                Relation::DailyByOrg => 1_000,
+                Relation::SystemQuarterHourly => 96 * 40,
+                Relation::SystemDaily => 40,
             };
             let past = range.end().min(needs.now) - range.start();
-            part + all_organizations * rows_a_day * past.whole_minutes().max(0) / (24 * 60)
+            PART + rows_a_day * past.whole_minutes().max(0) / (24 * 60)
         })
         .sum()
 }

@@ -3,7 +3,7 @@
 /// The newest migration in `migrations/` (a test in the crate that applies them keeps this true). A
 /// service starts on this version only: an older schema may lack what it reads, a newer one may have
 /// changed it.
-pub const VERSION: i32 = 3;
+pub const VERSION: i32 = 4;
 
 /// Reads the version that a database has, from the table that the migrations keep.
 pub const READ_VERSION: &str = "-- schema_version\nSELECT max(version) FROM refinery_schema_history";
@@ -11,9 +11,9 @@ pub const READ_VERSION: &str = "-- schema_version\nSELECT max(version) FROM refi
 /// Which flavor of the schema a database has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavor {
-    /// Hypertables, continuous aggregates and columnstore of TimescaleDB's Community edition.
+    /// Hypertables and columnstore of TimescaleDB's Community edition.
     TimescaleDb,
-    /// Plain PostgreSQL 15 or newer: partitions, and all rollups kept by triggers.
+    /// Plain PostgreSQL 15 or newer: partitions.
     Postgres,
 }
 

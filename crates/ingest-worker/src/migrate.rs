@@ -9,9 +9,10 @@ use tokio_postgres::Client;
 use crate::config::MigrateConfig;
 
 const COMMON_TABLES: &str = include_str!("../../../migrations/common/V1__tables.sql");
-const COMMON_TRIGGERS: &str = include_str!("../../../migrations/common/V3__triggers.sql");
-const TIMESCALEDB: &str = include_str!("../../../migrations/timescaledb/V2__hypertables.sql");
-const POSTGRES: &str = include_str!("../../../migrations/postgres/V2__partitions.sql");
+const COMMON_LADDER: &str = include_str!("../../../migrations/common/V2__ladder.sql");
+const TIMESCALEDB: &str = include_str!("../../../migrations/timescaledb/V3__hypertables.sql");
+const POSTGRES: &str = include_str!("../../../migrations/postgres/V3__partitions.sql");
+const COMMON_TRIGGERS: &str = include_str!("../../../migrations/common/V4__triggers.sql");
 
 /// TimescaleDB releases that this schema cannot use, and why.
 const REFUSED: &[(&str, &str, &str)] = &[
@@ -116,13 +117,14 @@ async fn locked(config: &MigrateConfig, client: &mut Client) -> Result<Migrated,
 /// The migrations of a flavor, in order.
 fn runner(flavor: Flavor) -> Result<Runner, refinery::Error> {
     let stored = match flavor {
-        Flavor::TimescaleDb => ("V2__hypertables", TIMESCALEDB),
-        Flavor::Postgres => ("V2__partitions", POSTGRES),
+        Flavor::TimescaleDb => ("V3__hypertables", TIMESCALEDB),
+        Flavor::Postgres => ("V3__partitions", POSTGRES),
     };
     let migrations = [
         ("V1__tables", COMMON_TABLES),
+        ("V2__ladder", COMMON_LADDER),
         stored,
-        ("V3__triggers", COMMON_TRIGGERS),
+        ("V4__triggers", COMMON_TRIGGERS),
     ]
     .iter()
     .map(|(name, sql)| Migration::unapplied(name, sql))
@@ -222,7 +224,7 @@ async fn offer_of_timescaledb(
         // Dropping the connection rolls the extension back.
         let license = license.unwrap_or_else(|| "unknown".to_owned());
         return Ok(Err(format!(
-            "the server's TimescaleDB is the {license} edition, which has no continuous aggregates or columnstore"
+            "the server's TimescaleDB is the {license} edition, which has no columnstore"
         )));
     }
     probe.batch_execute("-- commit_probe\nCOMMIT").await?;
@@ -259,6 +261,8 @@ async fn describe_foreign(client: &Client, relation: &str) -> Result<String, tok
         "input_tokens integer",
         "output_tokens integer",
         "total_tokens integer",
+        "cached_input_tokens integer",
+        "reasoning_tokens integer",
         "cost numeric(20,10)",
         "latency_ms integer",
         "status character varying",

@@ -152,6 +152,18 @@ pub(super) fn write_body(fact: &mut Fact, unix_ns: i128, random: &mut Random) ->
         fields.name("total_tokens");
         fields.value(format_args!("{}", fact.input_tokens + fact.output_tokens));
     }
+    for (name, tokens) in [
+        ("cached_input_tokens", fact.cached_input_tokens),
+        ("reasoning_tokens", fact.reasoning_tokens),
+    ] {
+        match tokens {
+            Some(tokens) => {
+                fields.name(name);
+                fields.value(format_args!("{tokens}"));
+            }
+            None => fields.absent(name, random),
+        }
+    }
     fields.name("cost");
     fact.cost_e10 = write_cost(fields.body, fact.cost_e10, random);
     match fact.latency_ms {

@@ -194,7 +194,6 @@ async fn files_of_every_kind_are_imported_once(flavor: Flavor) -> Result<()> {
     Ok(())
 }
 
-/// On the timescaledb flavor late events show in the aggregates after the next refresh.
 async fn rollups_after_maintenance(platform: &Platform) -> Result<()> {
     platform.maintain().await?;
     rollups::assert_equal_raw(platform).await

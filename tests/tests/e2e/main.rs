@@ -6,6 +6,7 @@
 mod abandoned;
 mod answers;
 mod batches;
+mod closing;
 mod collect;
 mod columnstore;
 mod compatible;
@@ -32,7 +33,6 @@ mod refused;
 mod rollups;
 mod supervision;
 mod tls;
-mod watermark;
 
 /// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
 /// `make test` says loudly that it was not tested.

@@ -143,7 +143,7 @@ async fn late_events_and_duplicates_after_the_columnstore(flavor: Flavor) -> Res
         let taken_for_granted = platform
             .count(
                 "SELECT count(*) FROM timescaledb_information.chunks \
-                 WHERE hypertable_name = 'usage_daily_by_user' AND is_compressed AND range_end = \
+                 WHERE hypertable_name = 'closed_daily_by_user' AND is_compressed AND range_end = \
                  date_trunc('week', now() - interval '97 hours', 'UTC') + interval '72 hours'",
             )
             .await?;

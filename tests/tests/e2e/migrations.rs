@@ -82,8 +82,9 @@ async fn both_flavors_have_one_reading_contract() -> Result<()> {
                 "SELECT format('%s.%s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod)) \
                  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
                  WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND c.relname IN \
-                 ('usage_events', 'usage_daily_by_user', 'usage_weekly_by_key', 'usage_quarter_hourly', \
-                  'usage_hourly', 'usage_daily', 'dead_letters', 'ingest_workers', 'ingest_window') ORDER BY 1",
+                 (SELECT rung FROM ladder UNION ALL SELECT replace(rung, 'closed_', 'usage_') FROM ladder \
+                  UNION ALL VALUES ('usage_events'), ('dead_letters'), ('ingest_workers'), ('ingest_window'), \
+                  ('ladder')) ORDER BY 1",
                 &[],
             )
             .await?;
@@ -174,7 +175,7 @@ async fn a_writer_may_insert_and_a_reader_may_read(flavor: Flavor) -> Result<()>
     // A temporary table of the writer cannot take a rollup's place.
     writer
         .batch_execute(
-            "CREATE TEMP TABLE usage_daily_by_user (x int); \
+            "CREATE TEMP TABLE usage_quarter_hourly (x int); \
              INSERT INTO usage_events (time, event_id, org_id, user_id, api_key_id, model_name, input_tokens, \
              output_tokens, total_tokens, cost, status) SELECT now(), gen_random_uuid(), gen_random_uuid(), \
              gen_random_uuid(), gen_random_uuid(), 'm', 1, 2, 3, 0.5, 'success'",
@@ -193,14 +194,17 @@ async fn a_writer_may_insert_and_a_reader_may_read(flavor: Flavor) -> Result<()>
     for (client, refused) in [
         (&writer, "SELECT * FROM usage_events"),
         (&writer, "SELECT * FROM dead_letters"),
-        (&writer, "UPDATE usage_quarter_hourly SET request_count = 0"),
+        (
+            &writer,
+            "UPDATE public.usage_quarter_hourly SET request_count = 0",
+        ),
         (&writer, "UPDATE ingest_window SET floor = now()"),
         (&reader, "SELECT * FROM dead_letters"),
         (
             &reader,
             "INSERT INTO ingest_window (floor, rollups_since) VALUES (now(), now())",
         ),
-        (&reader, "DELETE FROM usage_daily_by_user"),
+        (&reader, "DELETE FROM closed_daily_by_user"),
     ] {
         let error = client.batch_execute(refused).await.unwrap_err();
         ensure!(

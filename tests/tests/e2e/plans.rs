@@ -1,11 +1,10 @@
-//! Queries read rollups, in every zone; raw events only where a range has an edge inside a bucket, or users
-//! are asked for by the hour.
+//! Queries read rollups, in every zone; raw events only where a range has an edge inside a quarter of an hour.
 
 use std::collections::BTreeSet;
 
 use analytics_core::calendar::{BucketWidth, Buckets, Zone};
 use analytics_core::query::usage::{Ask, Rows};
-use analytics_core::query::{Dimension, Filter, Question, Scope, Statement};
+use analytics_core::query::{Dimension, Filter, Question, Scope, Statement, freshness};
 use analytics_core::range::TimeRange;
 use analytics_core::rollup::Kept;
 use anyhow::{Context, Result, ensure};
@@ -39,8 +38,13 @@ async fn queries_read_rollups(flavor: Flavor) -> Result<()> {
     platform.maintain().await?;
     drop(worker);
 
+    let row = platform
+        .owner
+        .query_one(freshness::statement().sql(), &[])
+        .await?;
+    let kept = freshness::answer(&row)?.kept;
     let midnight = now.replace_time(Time::MIDNIGHT);
-    let days = TimeRange::new(midnight - Duration::days(15), midnight + Duration::DAY)?;
+    let days = TimeRange::new(midnight - Duration::days(15), midnight)?;
     let odd = TimeRange::new(midnight - Duration::days(15) + Duration::SECOND, midnight)?;
     let organization = Scope::Organization(generator.organizations()[0]);
     let user = Filter {
@@ -58,7 +62,7 @@ async fn queries_read_rollups(flavor: Flavor) -> Result<()> {
                 BucketWidth::Day,
                 BucketWidth::Month,
             ] {
-                from_rollups.push(over_time(scope, days, &all, width, zone)?);
+                from_rollups.push(statement(&asked(scope, days, &all, width, zone)?, kept)?);
             }
         }
         for dimension in [
@@ -72,9 +76,13 @@ async fn queries_read_rollups(flavor: Flavor) -> Result<()> {
             ask.group_by = vec![dimension];
             ask.rows = Rows::Ranked { top: 10 };
             ask.latency = true;
-            from_rollups.push(statement(&ask)?);
+            from_rollups.push(statement(&ask, kept)?);
         }
-        from_rollups.push(over_time(scope, days, &user, BucketWidth::Day, "UTC")?);
+        for zone in ["UTC", "America/New_York", "Asia/Kathmandu"] {
+            for width in [BucketWidth::QuarterHour, BucketWidth::Day] {
+                from_rollups.push(statement(&asked(scope, days, &user, width, zone)?, kept)?);
+            }
+        }
     }
     for statement in &from_rollups {
         let read = relations(&platform, statement).await?;
@@ -84,44 +92,49 @@ async fn queries_read_rollups(flavor: Flavor) -> Result<()> {
             statement.sql()
         );
     }
-    let of_user = over_time(organization, days, &user, BucketWidth::Day, "UTC")?;
-    let read = relations(&platform, &of_user).await?;
-    ensure!(
-        read == BTreeSet::from(["usage_daily_by_user".to_owned()]),
-        "a user's days read {read:?}"
-    );
+    // The coarsest rung that knows what is asked.
     let mut users = asked(organization, days, &all, BucketWidth::All, "UTC")?;
     users.group_by = vec![Dimension::User];
-    let read = relations(&platform, &statement(&users)?).await?;
-    ensure!(
-        read == BTreeSet::from(["usage_daily_by_user".to_owned(), "usage_weekly_by_key".to_owned()]),
-        "users of sixteen days read {read:?}"
-    );
-    users.now = now;
-    let read = relations(&platform, &statement(&users)?).await?;
-    ensure!(
-        read.contains("usage_weekly_by_key"),
-        "users of a running week read {read:?}"
-    );
+    let mut organizations = asked(Scope::System, days, &all, BucketWidth::Day, "UTC")?;
+    organizations.group_by = vec![Dimension::Organization];
+    for (ask, expected) in [
+        (
+            asked(organization, days, &user, BucketWidth::Day, "UTC")?,
+            vec!["closed_daily_by_user"],
+        ),
+        (
+            users.clone(),
+            vec!["closed_daily_by_user", "closed_weekly_by_key"],
+        ),
+        (
+            asked(organization, days, &user, BucketWidth::Hour, "UTC")?,
+            vec!["usage_quarter_hourly_by_user"],
+        ),
+        (
+            asked(Scope::System, days, &all, BucketWidth::Day, "UTC")?,
+            vec!["closed_system_daily"],
+        ),
+        (organizations, vec!["closed_daily_by_org"]),
+    ] {
+        let read = relations(&platform, &statement(&ask, kept)?).await?;
+        ensure!(
+            read == expected.iter().map(|name| (*name).to_owned()).collect(),
+            "{read:?} are read in place of {expected:?}"
+        );
+    }
     // Sums of single chunks would be passed on serialized, for every user of every chunk.
     users.group_by = vec![Dimension::User, Dimension::Model];
-    let of_one_relation = statement(&users)?;
+    let of_one_relation = statement(&users, kept)?;
     users.group_by = vec![Dimension::User];
-    for statement in [of_one_relation, statement(&users)?] {
+    for statement in [of_one_relation, statement(&users, kept)?] {
         let plan = explained(&platform, &statement).await?.to_string();
         ensure!(!plan.contains(r#""Partial Mode":"Partial""#), "{plan}");
     }
-    let with_edges = over_time(organization, odd, &all, BucketWidth::Day, "UTC")?;
+    let with_edges = statement(&asked(organization, odd, &all, BucketWidth::Day, "UTC")?, kept)?;
     let read = relations(&platform, &with_edges).await?;
     ensure!(
         read.contains("usage_events") && read.len() > 1,
         "an edge reads {read:?}"
-    );
-    let by_hour = over_time(organization, days, &user, BucketWidth::Hour, "UTC")?;
-    let read = relations(&platform, &by_hour).await?;
-    ensure!(
-        read == BTreeSet::from(["usage_events".to_owned()]),
-        "users by the hour read {read:?}"
     );
     Ok(())
 }
@@ -144,24 +157,15 @@ fn asked(scope: Scope, range: TimeRange, filter: &Filter, width: BucketWidth, zo
             top: None,
         },
         latency: false,
+        token_details: false,
         before: None,
         // No part of a range is empty because it is still to come.
         now: datetime!(2099-12-31 0:00 UTC),
     })
 }
 
-fn over_time(
-    scope: Scope,
-    range: TimeRange,
-    filter: &Filter,
-    width: BucketWidth,
-    zone: &str,
-) -> Result<Statement> {
-    statement(&asked(scope, range, filter, width, zone)?)
-}
-
-fn statement(ask: &Ask) -> Result<Statement> {
-    let plan = ask.plan(Kept::EVERYTHING);
+fn statement(ask: &Ask, kept: Kept) -> Result<Statement> {
+    let plan = ask.plan(kept);
     plan.map(|plan| plan.first())
         .map_err(|why| anyhow::anyhow!("{why:?}"))
 }

@@ -58,7 +58,7 @@ fn found(report: &Value) -> Result<Vec<(String, i64, i64, i64)>> {
 }
 
 /// Faults on several days, old and new.
-async fn spoil(platform: &Platform, flavor: Flavor) -> Result<()> {
+async fn spoil(platform: &Platform) -> Result<()> {
     // A row that went in past the triggers, four days ago.
     let child: String = platform
         .owner
@@ -80,40 +80,31 @@ async fn spoil(platform: &Platform, flavor: Flavor) -> Result<()> {
          WHERE (org_id, bucket) = (SELECT org_id, bucket FROM usage_quarter_hourly \
          WHERE bucket < now() - interval '6 days' ORDER BY bucket DESC, org_id LIMIT 1)"
             .to_owned(),
-        "DELETE FROM usage_daily_by_user WHERE (org_id, day, user_id) = (SELECT org_id, day, user_id \
-         FROM usage_daily_by_user WHERE day < now() - interval '3 days' ORDER BY day DESC, org_id, user_id LIMIT 1)"
+        "DELETE FROM closed_daily_by_user WHERE (org_id, day, user_id) = (SELECT org_id, day, user_id \
+         FROM closed_daily_by_user WHERE day < now() - interval '3 days' ORDER BY day DESC, org_id, user_id LIMIT 1)"
             .to_owned(),
-        "INSERT INTO usage_daily_by_user SELECT day, gen_random_uuid(), user_id, api_key_id, \
-         5, 5, 5, 5, 5, 5, model_name, status FROM usage_daily_by_user WHERE day < now() - interval '2 days' ORDER BY day DESC LIMIT 1"
+        "INSERT INTO closed_daily_by_user SELECT day, gen_random_uuid(), user_id, api_key_id, \
+         5, 5, 5, 5, 5, 5, 5, 5, 5, false, model_name, status FROM closed_daily_by_user WHERE day < now() - interval '2 days' ORDER BY day DESC LIMIT 1"
             .to_owned(),
         // Today, where the worker is at it: a request too many for one model.
         "UPDATE usage_quarter_hourly SET request_count = request_count + 1 WHERE bucket = \
          (SELECT max(bucket) FROM usage_quarter_hourly)"
             .to_owned(),
     ];
-    // The coarser ones are tables as well, or what is materialized of an aggregate.
-    // (What changes in the hourly one is computed again in the daily one: another day, then.)
-    for (rollup, time, days) in [("usage_hourly", "hour", 7), ("usage_daily", "day", 9)] {
-        let table = match flavor {
-            Flavor::Postgres => rollup.to_owned(),
-            Flavor::TimescaleDb => platform
-                .owner
-                .query_one(
-                    "SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name) \
-                     FROM timescaledb_information.continuous_aggregates WHERE view_name = $1",
-                    &[&rollup],
-                )
-                .await?
-                .get(0),
-        };
+    // Each on another day: a rung is held against the one below it.
+    for (rung, time, days) in [
+        ("closed_hourly", "hour", 7),
+        ("closed_daily", "day", 9),
+        ("closed_system_quarter_hourly", "bucket", 5),
+    ] {
         statements.push(format!(
-            "DELETE FROM {table} WHERE ({time}, org_id) = (SELECT {time}, org_id FROM {table} \
-             WHERE {time} < now() - interval '{days} days' ORDER BY {time} DESC, org_id LIMIT 1)"
+            "DELETE FROM {rung} WHERE {time} = (SELECT max({time}) FROM {rung} \
+             WHERE {time} < now() - interval '{days} days')"
         ));
     }
     statements.push(
-        "UPDATE usage_weekly_by_key SET total_cost_e10 = total_cost_e10 + 1 WHERE (org_id, week) = \
-         (SELECT org_id, week FROM usage_weekly_by_key WHERE week < now() - interval '7 days' ORDER BY week DESC, org_id LIMIT 1)"
+        "UPDATE closed_weekly_by_key SET total_cost_e10 = total_cost_e10 + 1 WHERE (org_id, week) = \
+         (SELECT org_id, week FROM closed_weekly_by_key WHERE week < now() - interval '7 days' ORDER BY week DESC, org_id LIMIT 1)"
             .to_owned(),
     );
     for statement in statements {
@@ -128,9 +119,9 @@ async fn faults_are_found_and_mended_while_a_worker_ingests(flavor: Flavor) -> R
     let _worker = platform.worker(&[]).await?;
     let events: Vec<Event> = generator(71, 12).take(4_000).collect();
     stored(&platform, &events).await?;
-    // Some of it is in the columnstore then, and materialized.
+    // Some of it is in the columnstore then, and closed.
     platform.maintain().await?;
-    // Late events reach back two days: what they touch in the aggregates is computed again anyway.
+    // Late events reach back two days.
     let (mut late, mut now) = (generator(76, 2), generator(72, 1));
     let fresh: Vec<Event> = (0..50).map(|_| now.at(OffsetDateTime::now_utc())).collect();
     let publisher = platform.publisher().await?;
@@ -139,7 +130,7 @@ async fn faults_are_found_and_mended_while_a_worker_ingests(flavor: Flavor) -> R
     let clean = run(&platform, &["reconcile", "--json"]).await?.json()?;
     ensure!(clean["differences"] == 0, "{clean}");
 
-    spoil(&platform, flavor).await?;
+    spoil(&platform).await?;
     // From here on events arrive all the time, current ones and late ones.
     let stop = Arc::new(AtomicBool::new(false));
     let until = Arc::clone(&stop);
@@ -156,13 +147,14 @@ async fn faults_are_found_and_mended_while_a_worker_ingests(flavor: Flavor) -> R
     ensure!(said.code == Some(3), "{said:#?}");
     let differences = found(&serde_json::from_str(&said.out)?)?;
     for (rollup, kind) in [
-        ("usage_daily_by_user", "missing"),
-        ("usage_daily_by_user", "surplus"),
-        ("usage_daily_by_user", "other"),
+        ("closed_daily_by_user", "missing"),
+        ("closed_daily_by_user", "surplus"),
+        ("usage_quarter_hourly_by_user", "other"),
         ("usage_quarter_hourly", "other"),
-        ("usage_weekly_by_key", "other"),
-        ("usage_hourly", "missing"),
-        ("usage_daily", "missing"),
+        ("closed_weekly_by_key", "other"),
+        ("closed_hourly", "missing"),
+        ("closed_daily", "missing"),
+        ("closed_system_quarter_hourly", "missing"),
     ] {
         let is_there = differences.iter().any(|(name, missing, surplus, other)| {
             name == rollup
@@ -193,8 +185,6 @@ async fn faults_are_found_and_mended_while_a_worker_ingests(flavor: Flavor) -> R
     ensure!(published > 0);
     // One row was inserted past the worker.
     platform.wait_stored(4_051 + published, 0).await?;
-    // So that the aggregates have the late events.
-    platform.maintain().await?;
     let clean = run(&platform, &["reconcile", "--json"]).await?.json()?;
     ensure!(clean["differences"] == 0, "{clean}");
     rollups::assert_equal_raw(&platform).await
@@ -204,19 +194,22 @@ async fn faults_are_found_and_mended_while_a_worker_ingests(flavor: Flavor) -> R
 async fn a_batch_that_commits_during_a_repair_is_not_lost(flavor: Flavor) -> Result<()> {
     let platform = Platform::new(flavor).await?;
     let worker = platform.worker(&[]).await?;
-    let mut now = generator(73, 1);
-    let events: Vec<Event> = (0..10).map(|_| now.at(OffsetDateTime::now_utc())).collect();
+    // For buckets that are closed: batch and repair then write the same rows.
+    let mut past = generator(73, 1);
+    let ten_days_ago = OffsetDateTime::now_utc() - Duration::days(10);
+    let events: Vec<Event> = (0..10).map(|_| past.at(ten_days_ago)).collect();
     stored(&platform, &events).await?;
     drop(worker);
+    platform.maintain().await?;
     let again = "INSERT INTO usage_events SELECT time, gen_random_uuid(), org_id, user_id, api_key_id, model_name, \
                  input_tokens, output_tokens, total_tokens, cost, latency_ms, status FROM usage_events";
     for spoilt in [
-        "UPDATE usage_daily_by_user SET total_output_tokens = total_output_tokens + 1000",
+        "UPDATE usage_quarter_hourly_by_user SET total_output_tokens = total_output_tokens + 1000",
         "UPDATE usage_quarter_hourly SET total_output_tokens = total_output_tokens + 1000",
-        "DELETE FROM usage_daily_by_user",
+        "DELETE FROM usage_quarter_hourly_by_user",
         "DELETE FROM usage_quarter_hourly",
-        "UPDATE usage_weekly_by_key SET total_output_tokens = total_output_tokens + 1000",
-        "DELETE FROM usage_weekly_by_key",
+        "UPDATE closed_weekly_by_key SET total_output_tokens = total_output_tokens + 1000",
+        "DELETE FROM closed_hourly_by_org",
     ] {
         platform.owner.batch_execute(spoilt).await?;
         let batch = e2e::servers::connect(&platform.owner_url()?).await?;

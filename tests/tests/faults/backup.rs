@@ -86,8 +86,6 @@ async fn a_restored_backup_is_exact_and_goes_on(flavor: Flavor) -> Result<()> {
         (2_000..i64::try_from(published.events.len())?).contains(&stored),
         "{stored} events were restored"
     );
-    // Late events that waited for a refresh of the aggregates wait on.
-    scene.maintain().await?;
     oracle::assert_rollups(&scene.owner).await?;
     reload_raw_rows_alone(&mut scene, &folder).await?;
     std::fs::remove_dir_all(&folder)?;

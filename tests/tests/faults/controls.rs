@@ -13,7 +13,6 @@ crate::in_both_flavors!(;
     swallowed_malformed_messages_are_seen;
     slow: no_unique_key_is_seen,
     an_ack_past_an_unresolved_delivery_is_seen,
-    retention_shorter_than_the_refresh_is_seen,
     a_fault_that_did_not_happen_is_seen,
 );
 
@@ -133,54 +132,6 @@ async fn swallowed_malformed_messages_are_seen(flavor: Flavor) -> Result<()> {
         .await?;
     scene.more.malformed.extend(malformed);
     must_fail(scene, "events and dead letters are stored, not").await
-}
-
-/// Quarter hours that are dropped while refreshes still reach them take their history with them.
-async fn retention_shorter_than_the_refresh_is_seen(flavor: Flavor) -> Result<()> {
-    if flavor == Flavor::Postgres {
-        // Nothing is refreshed there.
-        return Ok(());
-    }
-    let mut scene = begin(flavor, "control: retention shorter than the refresh").await?;
-    scene.start_worker(&[("MAINTENANCE_ENABLED", "false")]).await?;
-    let now = time::OffsetDateTime::now_utc();
-    let shape = e2e::generator::Shape {
-        seed: scene.seed(),
-        organizations: 5,
-        start: now - time::Duration::days(60),
-        end: now,
-    };
-    let events: Vec<_> = e2e::generator::Generator::new(&shape).take(3_000).collect();
-    let publisher = scene.publisher().await?;
-    publisher.publish(events.iter().map(|event| &event.body)).await?;
-    scene.more.events.extend(events);
-    let published = scene.end_of_flow().await?;
-    scene.wait_all_stored(&published).await?;
-    let all = i64::try_from(published.events.len())?;
-    scene.more = published;
-    scene.maintain().await?;
-    scene
-        .count("SELECT count(*) FROM drop_chunks('usage_quarter_hourly', older_than => interval '30 days')")
-        .await?;
-    // What the product's own rounds do now is harmless: they begin where the source begins.
-    scene.maintain().await?;
-    let kept = scene
-        .count("SELECT sum(request_count)::bigint FROM usage_hourly")
-        .await?;
-    ensure!(kept == all, "the product's refresh lost history: {kept} of {all}");
-    // A refresh that reaches further finds nothing left there.
-    scene
-        .owner
-        .batch_execute(
-            "CALL refresh_continuous_aggregate('usage_hourly', now() - interval '61 days', \
-             date_trunc('hour', now()) - interval '1 hour', force => true)",
-        )
-        .await?;
-    let kept = scene
-        .count("SELECT sum(request_count)::bigint FROM usage_hourly")
-        .await?;
-    ensure!(kept < all, "void: the refresh took nothing");
-    must_fail(scene, "differs from raw events").await
 }
 
 async fn a_fault_that_did_not_happen_is_seen(flavor: Flavor) -> Result<()> {

@@ -107,7 +107,7 @@ async fn forced_deadlock(flavor: Flavor) -> Result<()> {
         }
         // The worker has these already.
         let _ = other
-            .batch_execute("SELECT FROM usage_daily_by_user WHERE day > now() - interval '2 days' FOR UPDATE")
+            .batch_execute("SELECT FROM usage_quarter_hourly_by_user WHERE bucket > now() - interval '2 days' FOR UPDATE")
             .await;
         let _ = other.batch_execute("ROLLBACK").await;
         scene.recovered().await?;

@@ -15,7 +15,6 @@ use crate::scene::{Scene, setting};
 crate::in_both_flavors!(;
     once: ;
     slow: an_interrupted_detach_is_finished,
-    events_ahead_and_a_watermark_ahead,
     recompression_gives_way_to_a_batch,
     recompression_under_late_writes,
 );
@@ -66,48 +65,6 @@ async fn an_interrupted_detach_is_finished(flavor: Flavor) -> Result<()> {
     scene.verdict().await
 }
 
-/// A watermark that is ahead of the clock hides current rows from the aggregates.
-async fn events_ahead_and_a_watermark_ahead(flavor: Flavor) -> Result<()> {
-    if flavor == Flavor::Postgres {
-        return Ok(());
-    }
-    let mut scene = Scene::begin(flavor, "watermark ahead").await?;
-    let now = time::OffsetDateTime::now_utc();
-    let mut generator = e2e::generator::Generator::new(&e2e::generator::Shape {
-        seed: scene.seed(),
-        organizations: 3,
-        start: now,
-        end: now + time::Duration::minutes(9),
-    });
-    let ahead: Vec<_> = (0..200)
-        .map(|n| generator.at(now + time::Duration::seconds(n * 2)))
-        .collect();
-    let publisher = scene.publisher().await?;
-    publisher.publish(ahead.iter().map(|event| &event.body)).await?;
-    scene.more.events.extend(ahead);
-    scene.recovered().await?;
-    scene.maintain().await?;
-    let watermark = "SELECT count(*) FROM _timescaledb_catalog.continuous_agg WHERE user_view_name = 'usage_hourly' \
-         AND _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(mat_hypertable_id)) > \
-         date_trunc('hour', now())";
-    ensure!(
-        scene.count(watermark).await? == 0,
-        "maintenance itself moved the watermark ahead"
-    );
-    // Somebody else's refresh does.
-    scene
-        .owner
-        .batch_execute(
-            "CALL refresh_continuous_aggregate('usage_hourly', now() - interval '1 day', now() + interval '2 days')",
-        )
-        .await?;
-    let is_ahead = scene.count(watermark).await?;
-    scene.proof.add("watermark ahead of the clock", is_ahead as f64);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    scene.recovered().await?;
-    scene.verdict().await
-}
-
 /// Without the exclusive lock it would move rows first, and then wait 5 s for the batch to end, which waits
 /// for those rows: no deadlock detection sees that.
 async fn recompression_gives_way_to_a_batch(flavor: Flavor) -> Result<()> {
@@ -143,7 +100,7 @@ async fn recompression_gives_way_to_a_batch(flavor: Flavor) -> Result<()> {
 
     let url = scene.owner_url();
     let batch = connect(&url).await?;
-    // Without triggers, so that the refreshes before it have nothing to wait for.
+    // Without triggers, so that the closing before it has nothing to wait for.
     batch
         .batch_execute(
             "BEGIN; SET LOCAL session_replication_role = replica; CREATE TEMP TABLE late ON COMMIT DROP AS SELECT * FROM usage_events LIMIT 1; \

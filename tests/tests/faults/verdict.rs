@@ -119,8 +119,7 @@ impl Scene {
         Client::new(&self.api.url("/"), &Claims::system_admin(), SECRET)
     }
 
-    /// An event that happens now is soon in the answers. One of an hour that ended a while ago may wait for a
-    /// refresh.
+    /// An event that happens now is soon in the answers.
     async fn assert_fresh(&mut self) -> Result<Duration> {
         let event = self.event_now();
         let publisher = self.publisher().await?;

@@ -75,7 +75,8 @@ impl Permit {
             buckets: asked.buckets,
             group_by: asked.group_by,
             rows: asked.rows,
-            latency: asked.latency,
+            latency: asked.include.latency,
+            token_details: asked.include.token_details,
             before: asked.before,
             now: asked.now,
         }))

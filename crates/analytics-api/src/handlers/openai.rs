@@ -39,6 +39,7 @@ struct Bucket<T> {
 struct Completions {
     object: &'static str,
     input_tokens: i64,
+    input_cached_tokens: i64,
     output_tokens: i64,
     num_model_requests: i64,
     project_id: Option<String>,
@@ -77,6 +78,7 @@ pub(crate) async fn completions(
         Ok(Completions {
             object: "organization.usage.completions.result",
             input_tokens: row.measures.input_tokens,
+            input_cached_tokens: row.measures.tokens.map_or(0, |tokens| tokens.cached_input),
             output_tokens: row.measures.output_tokens,
             num_model_requests: row.measures.requests,
             project_id: None,

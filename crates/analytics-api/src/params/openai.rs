@@ -7,7 +7,7 @@ use analytics_core::query::{Dimension, Filter};
 use time::OffsetDateTime;
 
 use super::given::{Given, named};
-use super::{Asked, count, cut, range, too_wide, values};
+use super::{Asked, Include, count, cut, range, too_wide, values};
 use crate::error::ApiError;
 
 const COMPLETIONS: [&str; 10] = [
@@ -113,7 +113,10 @@ fn read(
             filled: true,
             top: None,
         },
-        latency: false,
+        include: Include {
+            latency: false,
+            token_details: true,
+        },
         before: None,
         now,
         page,

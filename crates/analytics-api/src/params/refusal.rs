@@ -1,7 +1,7 @@
 //! A question that has no exact answer, in the words of its parameters.
 
 use analytics_core::query::usage::{Ask, MOST_ROWS, Refused};
-use analytics_core::rollup::{MOST_RAW_DAYS, Mend, Unanswerable, Why};
+use analytics_core::rollup::{Mend, Unanswerable, Why};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -65,27 +65,17 @@ fn faults(Unanswerable { why, mend }: &Unanswerable, by_period: bool) -> Vec<Par
 /// To be read after a parameter's name.
 fn reason(why: Why) -> String {
     match why {
-        Why::OffTheGrain(grain) => {
-            let unit = if grain.whole_hours() > 0 {
-                "a UTC day, as this question is about users or keys"
-            } else {
-                "a quarter of an hour"
-            };
-            format!("must be a multiple of {unit} in a question about the whole system")
+        Why::OffTheGrain => {
+            "must be a multiple of a quarter of an hour in a question about the whole system".to_owned()
         }
         Why::RawEventsGone(since) => format!(
-            "needs single events from before {}, which are no longer kept",
+            "needs events of a finer time than a UTC day from before {}, which are no longer kept",
             written(since)
         ),
         Why::RollupsGone(since) => format!(
             "reaches back before {}, and usage from before is no longer kept",
             written(since)
         ),
-        Why::TooManyRawDays => {
-            format!(
-                "needs single events of more than {MOST_RAW_DAYS} days, the most that a question may read"
-            )
-        }
     }
 }
 

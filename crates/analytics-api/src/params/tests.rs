@@ -36,7 +36,7 @@ fn without_parameters_it_is_this_month_by_day() {
     );
     assert_eq!(asked.buckets.width(), BucketWidth::Day);
     assert_eq!(asked.filter, Filter::default());
-    assert!(asked.group_by.is_empty() && !asked.latency && asked.before.is_none());
+    assert!(asked.group_by.is_empty() && !asked.include.latency && asked.before.is_none());
     let rows = Rows::Buckets {
         from: 0,
         limit: 100,
@@ -69,7 +69,7 @@ fn every_parameter_is_read() {
     };
     assert_eq!(asked.filter, filter);
     assert_eq!(asked.group_by, [Dimension::Model, Dimension::User]);
-    assert!(asked.latency);
+    assert!(asked.include.latency);
     assert_eq!(
         asked.before.unwrap().range().start(),
         datetime!(2026-10-31 22:00 UTC)

@@ -24,8 +24,9 @@ pub struct Freshness {
 
 const SQL: &str = "-- freshness
 SELECT counted_through, extract(epoch FROM now() - counted_through)::float8 AS age_seconds,
-    floor AS raw_since, rollups_since, flavor = 'timescaledb' AS aggregates, now() AS now
-FROM counted_through, ingest_window, schema_flavor";
+    floor AS raw_since, rollups_since, now() AS now,
+    ARRAY(SELECT coalesce(closed_through, 'epoch') FROM ladder ORDER BY place) AS closed_through
+FROM counted_through, ingest_window";
 
 /// The statement that measures it. Run it *before* the question's own: it may only claim less than the
 /// answer holds.
@@ -49,7 +50,10 @@ pub fn answer(row: &Row) -> Result<Freshness, RowError> {
         kept: Kept {
             raw_since: row.try_get("raw_since")?,
             rollups_since: row.try_get("rollups_since")?,
-            aggregates: row.try_get("aggregates")?,
+            closed_through: row
+                .try_get::<_, Vec<OffsetDateTime>>("closed_through")?
+                .try_into()
+                .map_err(|rungs: Vec<_>| RowError::Rungs(rungs.len()))?,
         },
         now: row.try_get("now")?,
     })

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::keys::Keys;
@@ -47,15 +46,12 @@ pub(super) enum Groups<'a> {
     Known(&'a Known),
 }
 
-/// Groups whose ids are known, and where they are found.
+/// Groups whose ids are known.
 pub(super) struct Known {
     /// Their users.
     pub(super) users: Vec<Uuid>,
     /// Their keys, if groups are told apart by these alone.
     pub(super) keys: Option<Vec<Uuid>>,
-    /// Days up to here are filtered by the columns of a columnstore. After that, each bucket's rows are looked up by
-    /// the primary key: there are many others between two buckets'.
-    pub(super) columns_until: OffsetDateTime,
 }
 
 /// `SELECT bucket, k0, k1, …, measures` over all segments.
@@ -96,7 +92,7 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
     // A user may have many rows a day: fewer are left to be added up with those of weeks. Only where all sums are bigint,
     // as values are.
     let by_itself = |relation| {
-        relation == Relation::DailyByUser && detail == Detail::Tokens && dimensions == [Dimension::User]
+        relation == Relation::DailyByUser && detail == Detail::RANK && dimensions == [Dimension::User]
     };
     let mut parts = Vec::with_capacity(segments.len());
     for Segment {
@@ -110,20 +106,9 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
         let time = relation.time_column();
         let name = relation.name();
         let rows = format!("FROM {name}\n    WHERE {time} >= {from} AND {time} < {to}{filter}");
-        let rows = match (grouping.groups, relation.grain()) {
-            (Groups::Known(known), Some(grain))
-                if relation != Relation::DailyByUser || range.end() > known.columns_until =>
-            {
-                let steps = text.bind(Param::Times(range.steps(grain)));
-                format!(
-                    "FROM unnest({steps}::timestamptz[]) AS step CROSS JOIN LATERAL (\n    \
-                     SELECT * {rows} AND {time} = step OFFSET 0) AS owned"
-                )
-            }
-            (Groups::Known(_), _) if !of_keys.is_empty() => {
-                format!("FROM (\n    SELECT * {rows} OFFSET 0) AS owned")
-            }
-            _ => rows,
+        let rows = match of_keys.is_empty() {
+            true => rows,
+            false => format!("FROM (\n    SELECT * {rows} OFFSET 0) AS owned"),
         };
         let rows = format!("{rows}{of_keys}");
         let bucket = match sign {

@@ -20,21 +20,49 @@ pub struct Measures {
     pub output_tokens: i64,
     /// US dollars, exact.
     pub cost: Cost,
+    /// If they were asked for.
+    pub tokens: Option<TokenDetails>,
     /// If it was asked for.
     pub latency: Option<Latency>,
 }
 
+/// Parts of the tokens, as far as producers tell them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenDetails {
+    /// Of the input tokens, those that were read from a cache.
+    pub cached_input: i64,
+    /// Of the output tokens, those that were spent on reasoning.
+    pub reasoning: i64,
+}
+
+/// Which measures are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detail {
+    /// Whether parts of the tokens are.
+    pub tokens: bool,
+    /// How much beside.
+    pub level: Level,
+}
+
 /// How much is asked about latencies: a histogram is thirteen more columns to add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detail {
+pub enum Level {
     /// Nothing, nor about costs and errors: what groups are ranked by.
-    Tokens,
+    Rank,
     /// Nothing.
     Counts,
     /// The mean, which all relations know.
     Mean,
-    /// The histogram, which the rollup by user does not know.
+    /// The histogram, which the rollups by user do not know.
     Histogram,
+}
+
+impl Detail {
+    /// What groups are ranked by.
+    pub(super) const RANK: Self = Self {
+        tokens: false,
+        level: Level::Rank,
+    };
 }
 
 /// A row that does not have the shape its statement promises: a fault of ours, or a foreign schema.
@@ -52,6 +80,9 @@ pub enum RowError {
     /// A row of a bucket that the question does not have.
     #[error("a row is of no bucket")]
     NoBucket,
+    /// Another ladder than this build reads.
+    #[error("the ladder has {0} rungs")]
+    Rungs(usize),
 }
 
 impl Measures {
@@ -70,25 +101,37 @@ impl Measures {
     /// These without `part`, which is one of theirs.
     pub(super) fn less(&self, part: &Self) -> Self {
         let latency = self.latency.zip(part.latency);
+        let tokens = self.tokens.zip(part.tokens);
         Self {
             requests: self.requests - part.requests,
             errors: self.errors - part.errors,
             input_tokens: self.input_tokens - part.input_tokens,
             output_tokens: self.output_tokens - part.output_tokens,
             cost: self.cost.less(part.cost),
+            tokens: tokens.map(|(all, part)| TokenDetails {
+                cached_input: all.cached_input - part.cached_input,
+                reasoning: all.reasoning - part.reasoning,
+            }),
             latency: latency.map(|(all, part)| all.less(&part)),
         }
     }
 
     pub(super) fn from_row(row: &Row, detail: Detail) -> Result<Self, RowError> {
         let units: Decimal = row.try_get("cost_e10")?;
-        let latency = match detail {
-            Detail::Tokens | Detail::Counts => None,
-            Detail::Mean | Detail::Histogram => Some(Latency {
+        let tokens = match detail.tokens {
+            false => None,
+            true => Some(TokenDetails {
+                cached_input: row.try_get("cached_input_tokens")?,
+                reasoning: row.try_get("reasoning_tokens")?,
+            }),
+        };
+        let latency = match detail.level {
+            Level::Rank | Level::Counts => None,
+            Level::Mean | Level::Histogram => Some(Latency {
                 sum_ms: row.try_get("latency_ms_sum")?,
                 count: row.try_get("latency_count")?,
-                histogram: match detail {
-                    Detail::Histogram => Some(histogram(row)?),
+                histogram: match detail.level {
+                    Level::Histogram => Some(histogram(row)?),
                     _ => None,
                 },
             }),
@@ -99,6 +142,7 @@ impl Measures {
             input_tokens: row.try_get("input_tokens")?,
             output_tokens: row.try_get("output_tokens")?,
             cost: Cost::from_e10(units).ok_or(RowError::Cost(units))?,
+            tokens,
             latency,
         })
     }
@@ -114,12 +158,12 @@ fn histogram(row: &Row) -> Result<[i64; BUCKETS], RowError> {
 
 /// What a row adds to a measure.
 enum Source {
-    /// One, if this holds.
-    One(Option<String>),
-    /// What is in this column.
+    /// What is in this column, null counting as nothing.
     Column(&'static str),
-    /// What is in this column, if that holds.
-    ColumnIf(&'static str, &'static str),
+    /// One.
+    One,
+    /// One, if this holds.
+    OneIf(String),
     /// The cost of an event, in units of 1e-10 USD.
     Cost,
     /// The cost of a rollup's row, in these.
@@ -129,12 +173,9 @@ enum Source {
 impl Source {
     fn of_each_row(&self) -> String {
         match self {
-            Self::One(None) => "1::bigint".to_owned(),
-            Self::One(Some(condition)) => format!("CASE WHEN {condition} THEN 1::bigint ELSE 0 END"),
             Self::Column(name) => format!("{name}::bigint"),
-            Self::ColumnIf(name, condition) => {
-                format!("CASE WHEN {condition} THEN {name}::bigint ELSE 0 END")
-            }
+            Self::One => "1::bigint".to_owned(),
+            Self::OneIf(condition) => format!("CASE WHEN {condition} THEN 1::bigint ELSE 0 END"),
             // As the triggers do.
             Self::Cost => "(cost * 10000000000)::bigint".to_owned(),
             Self::Costs => "total_cost_e10".to_owned(),
@@ -143,10 +184,9 @@ impl Source {
 
     fn sum(&self) -> String {
         match self {
-            Self::One(None) => "count(*)".to_owned(),
-            Self::One(Some(condition)) => format!("count(*) FILTER (WHERE {condition})"),
             Self::Column(name) => format!("sum({name})::bigint"),
-            Self::ColumnIf(name, condition) => format!("(sum({name}) FILTER (WHERE {condition}))::bigint"),
+            Self::One => "count(*)".to_owned(),
+            Self::OneIf(condition) => format!("count(*) FILTER (WHERE {condition})"),
             // Of costs alone there may be more than a bigint holds.
             Self::Cost => "round(sum(cost) * 10000000000)".to_owned(),
             Self::Costs => "sum(total_cost_e10)".to_owned(),
@@ -156,48 +196,58 @@ impl Source {
 
 /// The measures, and where they come from.
 fn columns(relation: Relation, detail: Detail) -> Vec<(&'static str, Source)> {
-    let of = |rollup: Source, events: Source| match relation {
+    let of = |rollup: &'static str, events: Source| match relation {
         Relation::Events => events,
-        _ => rollup,
+        _ => Source::Column(rollup),
     };
-    let failed = "status <> 'success'";
     let column = Source::Column;
-    let one_if = |condition: &str| Source::One(Some(condition.to_owned()));
-    let errors = match relation {
-        Relation::WeeklyByKey => column("error_count"),
-        _ => of(Source::ColumnIf("request_count", failed), one_if(failed)),
-    };
+    let one_if = |condition: &str| Source::OneIf(condition.to_owned());
     let mut columns = vec![
-        ("requests", of(column("request_count"), Source::One(None))),
-        ("errors", errors),
-        (
-            "input_tokens",
-            of(column("total_input_tokens"), column("input_tokens")),
-        ),
+        ("requests", of("request_count", Source::One)),
+        ("input_tokens", of("total_input_tokens", column("input_tokens"))),
         (
             "output_tokens",
-            of(column("total_output_tokens"), column("output_tokens")),
+            of("total_output_tokens", column("output_tokens")),
         ),
-        ("cost_e10", of(Source::Costs, Source::Cost)),
     ];
-    if detail == Detail::Tokens {
-        columns.retain(|(name, _)| !matches!(*name, "errors" | "cost_e10"));
+    if detail.level == Level::Rank {
         return columns;
     }
-    if detail != Detail::Counts {
-        let count = of(column("latency_count"), one_if("latency_ms IS NOT NULL"));
-        columns.push((
-            "latency_ms_sum",
-            of(column("latency_ms_sum"), column("latency_ms")),
-        ));
-        columns.push(("latency_count", count));
+    let cost = match relation {
+        Relation::Events => Source::Cost,
+        _ => Source::Costs,
+    };
+    columns.extend([
+        ("errors", of("error_count", one_if("status <> 'success'"))),
+        ("cost_e10", cost),
+    ]);
+    if detail.tokens {
+        columns.extend([
+            (
+                "cached_input_tokens",
+                of("total_cached_input_tokens", column("cached_input_tokens")),
+            ),
+            (
+                "reasoning_tokens",
+                of("total_reasoning_tokens", column("reasoning_tokens")),
+            ),
+        ]);
     }
-    if detail == Detail::Histogram {
+    if detail.level != Level::Counts {
+        columns.extend([
+            ("latency_ms_sum", of("latency_ms_sum", column("latency_ms"))),
+            (
+                "latency_count",
+                of("latency_count", one_if("latency_ms IS NOT NULL")),
+            ),
+        ]);
+    }
+    if detail.level == Level::Histogram {
         columns.extend(COLUMNS.iter().enumerate().map(|(bucket, name)| {
             let (least, most) = latency::bounds(bucket);
             let up_to = most.map_or(String::new(), |most| format!(" AND latency_ms <= {most}"));
             let within = one_if(&format!("latency_ms >= {least}{up_to}"));
-            (*name, of(column(name), within))
+            (*name, of(name, within))
         }));
     }
     columns

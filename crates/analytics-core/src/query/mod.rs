@@ -18,7 +18,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::range::TimeRange;
-pub use measures::{Detail, Measures, RowError};
+pub use measures::{Detail, Level, Measures, RowError, TokenDetails};
 
 /// Whose usage a question is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use tokio_postgres::Row as SqlRow;
 use uuid::Uuid;
 
 pub use self::plan::{Plan, Refused};
-use super::measures::{Detail, Measures, RowError};
+use super::measures::{Detail, Level, Measures, RowError};
 use super::{Dimension, Question, Scope};
 use crate::calendar::Buckets;
 use crate::rollup::{Kept, Needs};
@@ -34,6 +34,8 @@ pub struct Ask {
     pub rows: Rows,
     /// Whether latencies are asked for.
     pub latency: bool,
+    /// Whether parts of the tokens are.
+    pub token_details: bool,
     /// The range to compare with, as one bucket.
     pub before: Option<Buckets>,
     /// When it is asked, which makes no difference to the answer: see [`Needs::now`].
@@ -144,19 +146,23 @@ impl Ask {
     /// How much is asked about latencies.
     #[must_use]
     pub fn detail(&self) -> Detail {
-        match (self.latency, self.is_by_user()) {
-            (false, _) => Detail::Counts,
-            (true, true) => Detail::Mean,
-            (true, false) => Detail::Histogram,
+        Detail {
+            tokens: self.token_details,
+            level: match (self.latency, self.is_by_user()) {
+                (false, _) => Level::Counts,
+                (true, true) => Level::Mean,
+                (true, false) => Level::Histogram,
+            },
         }
     }
 
     fn needs(&self, kept: Kept) -> Needs {
+        let one_organization = matches!(self.question.scope, Scope::Organization(_));
         Needs {
             users: self.is_by_user(),
-            models: self.is_by_model(),
-            as_of_commit: false,
-            one_organization: matches!(self.question.scope, Scope::Organization(_)),
+            models: self.is_by_model() || self.detail().level == Level::Histogram,
+            organizations: self.group_by.contains(&Dimension::Organization),
+            one_organization,
             now: self.now,
             kept,
         }

@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Mend, Needs, covered, finest_grain};
+use super::{FINEST_GRAIN, Mend, Needs, covered};
 use crate::calendar::{BucketWidth, Buckets, Zone};
 use crate::range::{TimeRange, ceil_to, floor_to};
 
@@ -18,7 +18,7 @@ pub(super) fn mend(buckets: &Buckets, needs: &Needs) -> Vec<Mend> {
     ways.push((BucketWidth::All, zone.clone()));
     for (width, zone) in ways {
         for start in starts(buckets, needs) {
-            for end in ends(buckets, needs) {
+            for end in ends(buckets) {
                 let Ok(range) = TimeRange::new(start, end) else {
                     continue;
                 };
@@ -37,8 +37,11 @@ pub(super) fn mend(buckets: &Buckets, needs: &Needs) -> Vec<Mend> {
 
 /// Outwards before inwards, so that what is suggested holds what was asked for.
 fn starts(buckets: &Buckets, needs: &Needs) -> Vec<OffsetDateTime> {
-    let (start, grain) = (buckets.range().start(), finest_grain(needs.users));
-    let mut starts = vec![start, floor_to(start, grain), ceil_to(start, grain)];
+    let (start, grain) = (buckets.range().start(), FINEST_GRAIN);
+    let mut starts = vec![start];
+    for grain in [grain, Duration::DAY] {
+        starts.extend([floor_to(start, grain), ceil_to(start, grain)]);
+    }
     let mut later = vec![
         ceil_to(needs.kept.rollups_since, Duration::DAY),
         ceil_to(needs.kept.raw_since, Duration::DAY),
@@ -55,9 +58,13 @@ fn starts(buckets: &Buckets, needs: &Needs) -> Vec<OffsetDateTime> {
     distinct(starts)
 }
 
-fn ends(buckets: &Buckets, needs: &Needs) -> Vec<OffsetDateTime> {
-    let (end, grain) = (buckets.range().end(), finest_grain(needs.users));
-    distinct(vec![end, ceil_to(end, grain), floor_to(end, grain)])
+fn ends(buckets: &Buckets) -> Vec<OffsetDateTime> {
+    let (end, grain) = (buckets.range().end(), FINEST_GRAIN);
+    let mut ends = vec![end];
+    for grain in [grain, Duration::DAY] {
+        ends.extend([ceil_to(end, grain), floor_to(end, grain)]);
+    }
+    distinct(ends)
 }
 
 fn distinct(instants: Vec<OffsetDateTime>) -> Vec<OffsetDateTime> {

@@ -1,7 +1,8 @@
-//! Maintenance: partitions ahead, aggregates refreshed, chunks to the columnstore, what is past its
-//! retention dropped, and raw events audited against their rollups. One loop for both flavors, run by one
+//! Maintenance: the ladder's buckets closed, partitions ahead, chunks to the columnstore, what is past its
+//! retention dropped, and rollups audited against what they are added up from. One loop for both flavors, run by one
 //! process at a time; every step can be repeated and be cut short.
 
+mod ladder;
 mod postgres;
 mod steps;
 mod timescaledb;
@@ -13,7 +14,6 @@ use analytics_core::maintenance::{
     PARTITION_IS_MISSING, READ_FLAVOR, READ_OTHER_OWNER, SESSION, TRY_LOCK, UNLOCK,
 };
 use analytics_core::schema::Flavor;
-use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -23,10 +23,8 @@ use crate::config::MaintenanceConfig;
 use crate::metrics;
 use steps::Step;
 
-/// Between two rounds of what is due often, see [`pause_after`].
-const REFRESH_EVERY: Duration = Duration::from_secs(5);
-/// The longest pause between them.
-const REFRESH_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks whether a bucket is over, and whether a partition is missing.
+const CLOSE_EVERY: Duration = Duration::from_secs(5);
 /// Between two rounds of the rest.
 const UPKEEP_EVERY: Duration = Duration::from_secs(180);
 /// For how long the lock is free between two rounds, so that `maintain` gets its turn.
@@ -70,7 +68,7 @@ impl MaintenanceError {
     }
 }
 
-/// Refreshing and dropping are the owner's alone, and so is changing what is stored.
+/// Closing and dropping are the owner's alone, and so is changing what is stored.
 pub(crate) async fn become_owner(client: &Client) -> Result<(), tokio_postgres::Error> {
     if let Some(owner) = client.query_opt(READ_OTHER_OWNER, &[]).await? {
         let owner: String = owner.try_get(0)?;
@@ -123,38 +121,12 @@ impl Maintainer {
         self.client.query_one(TRY_LOCK, &[]).await?.try_get(0)
     }
 
-    /// What is due often, and what follows from all of it having worked: everything that was committed
-    /// when it began is in every rollup.
-    async fn refresh_round(&mut self) -> Vec<(Step, Result<String, MaintenanceError>)> {
-        if Step::often(self.flavor).is_empty() {
-            return Vec::new();
-        }
-        let committed = timescaledb::committed_through(&self.client).await;
-        let mut done = Vec::new();
-        for step in Step::often(self.flavor) {
-            done.push((*step, self.run(*step).await));
-        }
-        if done.iter().all(|(_, outcome)| outcome.is_ok()) {
-            let written = match committed {
-                Ok(moment) => timescaledb::refreshed_through(&self.client, moment).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = written {
-                tracing::warn!(%error, "the round's moment could not be written down");
-            }
-        }
-        done
-    }
-
-    /// What is due; then the lock is free for a moment. Returns how long to pause, or nothing if somebody else
-    /// has the lock now.
-    async fn round(&mut self, upkeep_at: &mut Instant) -> Result<Option<Duration>, MaintenanceError> {
-        let began = Instant::now();
-        let _ = self.refresh_round().await;
+    /// What is due; then the lock is free for a moment. Returns whether this process has it again.
+    async fn round(&mut self, upkeep_at: &mut Instant) -> Result<bool, MaintenanceError> {
+        let _ = self.run(Step::Close).await;
         if self.flavor == Flavor::Postgres && self.partition_is_missing().await? {
             let _ = self.run(Step::Partitions).await;
         }
-        let pause = pause_after(began.elapsed());
         if Instant::now() >= *upkeep_at {
             for step in Step::upkeep(self.flavor) {
                 let _ = self.run(*step).await;
@@ -164,7 +136,7 @@ impl Maintainer {
         // Failed steps are for the next round; a connection that is gone is not.
         self.client.batch_execute(UNLOCK).await?;
         tokio::time::sleep(GAP).await;
-        Ok(self.try_lock().await?.then_some(pause))
+        Ok(self.try_lock().await?)
     }
 
     /// Not by a statement that waits: its snapshot would keep dead rows alive, and hold detaches up.
@@ -211,13 +183,6 @@ impl Maintainer {
     }
 }
 
-/// Four times the length of the round, so that rounds are no more than a fifth of the load; within limits, as a process
-/// that was stopped in the middle of one must not take it for a long one: late events and operators' commands wait
-/// for the next.
-fn pause_after(round: Duration) -> Duration {
-    (round * 4).clamp(REFRESH_EVERY, REFRESH_AT_LEAST_EVERY)
-}
-
 /// Does the maintenance until `stop`, whenever no other process does. `missing_partition` asks for
 /// partitions out of turn.
 pub async fn run(config: MaintenanceConfig, missing_partition: Arc<Notify>, stop: CancellationToken) {
@@ -245,14 +210,14 @@ async fn turn(config: &MaintenanceConfig, missing_partition: &Notify) -> Result<
     let mut upkeep_at = Instant::now();
     loop {
         let round = tokio::time::timeout(ROUND_DEADLINE, maintainer.round(&mut upkeep_at));
-        let Some(pause) = round
+        if !round
             .await
             .map_err(|_| MaintenanceError::Silent(ROUND_DEADLINE))??
-        else {
+        {
             return Ok(());
-        };
+        }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(CLOSE_EVERY) => {}
             () = missing_partition.notified() => upkeep_at = Instant::now(),
         }
     }
@@ -266,8 +231,8 @@ pub async fn once(config: &MaintenanceConfig) -> Result<Vec<String>, Maintenance
     let mut maintainer = Maintainer::open(config).await?;
     maintainer.patient = true;
     maintainer.wait_for_lock().await?;
-    let mut outcomes = maintainer.refresh_round().await;
-    for step in Step::upkeep(maintainer.flavor) {
+    let mut outcomes = Vec::new();
+    for step in [Step::Close].iter().chain(Step::upkeep(maintainer.flavor)) {
         outcomes.push((*step, maintainer.run(*step).await));
     }
     let of = outcomes.len();
@@ -295,7 +260,7 @@ pub async fn make_partitions(config: &MaintenanceConfig) -> Result<(), Maintenan
 }
 
 /// A turn at maintenance that a command has taken: nobody else maintains until it is over, so nothing is
-/// dropped, moved, refreshed or mended by others.
+/// dropped, moved, closed or mended by others.
 pub(crate) struct Turn(Maintainer);
 
 impl Turn {
@@ -311,10 +276,6 @@ impl Turn {
         &self.0.client
     }
 
-    pub(crate) fn flavor(&self) -> Flavor {
-        self.0.flavor
-    }
-
     pub(crate) async fn make_partitions(&mut self) -> Result<(), MaintenanceError> {
         if self.0.flavor == Flavor::Postgres {
             self.0.run(Step::Partitions).await?;
@@ -322,41 +283,8 @@ impl Turn {
         Ok(())
     }
 
-    /// Brings what changed into the aggregates, where the flavor has any.
-    pub(crate) async fn refresh(&mut self) -> Result<(), MaintenanceError> {
-        for (_, outcome) in self.0.refresh_round().await {
-            outcome?;
-        }
-        Ok(())
-    }
-
-    /// Computes the aggregates of some whole days again, changed or not.
-    pub(crate) async fn refresh_by_force(
-        &self,
-        from: OffsetDateTime,
-        to: OffsetDateTime,
-    ) -> Result<(), MaintenanceError> {
-        let months = self.0.config.rollup_retention_months;
-        for aggregate in ["usage_hourly", "usage_daily"] {
-            timescaledb::refresh_by_force(&self.0.client, aggregate, months, from, to).await?;
-        }
-        Ok(())
-    }
-
     /// Lets others have theirs.
     pub(crate) async fn end(self) -> Result<(), MaintenanceError> {
         Ok(self.0.client.batch_execute(UNLOCK).await?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rounds_take_a_fifth_of_the_time_within_limits() {
-        let pause = |seconds| pause_after(Duration::from_secs(seconds)).as_secs();
-        // The last one was asleep for most of it.
-        assert_eq!([0, 1, 2, 6, 90].map(pause), [5, 5, 8, 24, 30]);
     }
 }

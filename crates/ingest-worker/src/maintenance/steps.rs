@@ -1,24 +1,20 @@
 //! The steps, in the order of their running.
 
 use analytics_core::dead_letters::EXPIRE;
-use analytics_core::maintenance::{
-    AUDIT_DAY, FORGET_WORKERS, LOOK_BRIEFLY, LOOK_FREELY, MOVE_FLOOR, REPEATED_LATELY,
-};
-use analytics_core::reconcile::span;
+use analytics_core::maintenance::{FORGET_WORKERS, LOOK_BRIEFLY, LOOK_FREELY, MOVE_FLOOR, REPEATED_LATELY};
+use analytics_core::reconcile::{self, span};
 use analytics_core::rollup::Relation;
 use analytics_core::schema::Flavor;
 use time::{Duration, OffsetDateTime, Time};
 
-use super::{Maintainer, MaintenanceError, postgres, timescaledb};
+use super::{Maintainer, MaintenanceError, ladder, postgres, timescaledb};
 use crate::metrics;
 
 /// One thing that maintenance does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Brings late events into the hourly aggregate, and closed hours out of the live part.
-    RefreshHourly,
-    /// The same for days.
-    RefreshDaily,
+    /// Derives the buckets that are over.
+    Close,
     /// Ends detaches that were cut short.
     FinishDetaches,
     /// Makes the partitions of the accepted window and of the days ahead.
@@ -40,8 +36,7 @@ pub(super) enum Step {
 impl Step {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::RefreshHourly => "refresh_hourly",
-            Self::RefreshDaily => "refresh_daily",
+            Self::Close => "close",
             Self::FinishDetaches => "finish_detaches",
             Self::Partitions => "partitions",
             Self::Columnstore => "columnstore",
@@ -50,14 +45,6 @@ impl Step {
             Self::Audit => "audit",
             Self::Identities => "identities",
             Self::Workers => "workers",
-        }
-    }
-
-    /// What is due every few seconds.
-    pub(super) fn often(flavor: Flavor) -> &'static [Self] {
-        match flavor {
-            Flavor::TimescaleDb => &[Self::RefreshHourly, Self::RefreshDaily],
-            Flavor::Postgres => &[],
         }
     }
 
@@ -90,8 +77,7 @@ pub(super) async fn run(maintainer: &mut Maintainer, step: Step) -> Result<Strin
     let client = &maintainer.client;
     let months = maintainer.config.rollup_retention_months;
     match step {
-        Step::RefreshHourly => timescaledb::refresh(client, "usage_hourly", months).await,
-        Step::RefreshDaily => timescaledb::refresh(client, "usage_daily", months).await,
+        Step::Close => ladder::close(client).await,
         Step::FinishDetaches => postgres::finish_detaches(client).await,
         Step::Partitions => postgres::ensure_partitions(client).await,
         Step::Columnstore => timescaledb::columnstore(client, maintainer.patient).await,
@@ -135,32 +121,40 @@ async fn expire_dead_letters(maintainer: &Maintainer) -> Result<String, Maintena
 async fn audit(maintainer: &mut Maintainer) -> Result<String, MaintenanceError> {
     let today = OffsetDateTime::now_utc().replace_time(Time::MIDNIGHT);
     let day = today - Duration::days(maintainer.audit_day);
-    let (week, _) = span(Relation::WeeklyByKey, day);
     if !maintainer.patient {
         maintainer.client.batch_execute(LOOK_BRIEFLY).await?;
     }
-    let row = maintainer.client.query_one(AUDIT_DAY, &[&day, &week]).await;
+    let differing = differing(maintainer, day).await;
     maintainer.client.batch_execute(LOOK_FREELY).await?;
-    let row = row?;
-    let (by_user, by_quarter, by_week): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    for (relation, differences) in [
-        ("usage_daily_by_user", by_user),
-        ("usage_quarter_hourly", by_quarter),
-        ("usage_weekly_by_key", by_week),
-    ] {
-        let shown = f64::from(u32::try_from(differences).unwrap_or(u32::MAX));
-        ::metrics::gauge!(metrics::AUDIT_DIFFERENCES, "relation" => relation).set(shown);
-        if differences > 0 {
-            tracing::error!(relation, differences, day = %day.date(), "a rollup differs from its raw events, or a week from its days");
-        }
-    }
+    let differing = differing?;
     // The oldest raw day may be partly dropped.
     let kept = i64::from(maintainer.config.raw_retention_days) - 1;
     maintainer.audit_day = (maintainer.audit_day + 1) % kept;
-    Ok(format!(
-        "{}: {by_user}, {by_quarter} and {by_week} organizations differ",
-        day.date()
-    ))
+    Ok(match differing.as_slice() {
+        [] => format!("{}: no rollup differs", day.date()),
+        names => format!("{}: {} differ", day.date(), names.join(", ")),
+    })
+}
+
+/// The rungs that differ from their source on a day, or in the week that it is of.
+async fn differing(
+    maintainer: &Maintainer,
+    day: OffsetDateTime,
+) -> Result<Vec<&'static str>, MaintenanceError> {
+    let mut differing = Vec::new();
+    for rung in Relation::RUNGS {
+        let (start, end) = span(rung, day);
+        let statement = reconcile::audit(rung);
+        let row = maintainer.client.query_one(&statement, &[&start, &end]).await?;
+        let organizations: i64 = row.try_get(0)?;
+        let shown = f64::from(u32::try_from(organizations).unwrap_or(u32::MAX));
+        ::metrics::gauge!(metrics::AUDIT_DIFFERENCES, "relation" => rung.name()).set(shown);
+        if organizations > 0 {
+            tracing::error!(relation = rung.name(), organizations, day = %day.date(), "a rollup differs from what it is added up from");
+            differing.push(rung.name());
+        }
+    }
+    Ok(differing)
 }
 
 async fn identities(maintainer: &Maintainer) -> Result<String, MaintenanceError> {

@@ -26,13 +26,15 @@ const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of bodies in one statement: an array parameter is in memory three times.
 const LETTERS_BYTES: usize = 4 << 20;
 
-const COLUMNS: [Type; 14] = [
+const COLUMNS: [Type; 16] = [
     Type::TIMESTAMPTZ,
     Type::UUID,
     Type::UUID,
     Type::UUID,
     Type::UUID,
     Type::VARCHAR,
+    Type::INT4,
+    Type::INT4,
     Type::INT4,
     Type::INT4,
     Type::INT4,
@@ -241,6 +243,8 @@ impl Connection {
                     &event.input_tokens,
                     &event.output_tokens,
                     &event.total_tokens,
+                    &event.cached_input_tokens,
+                    &event.reasoning_tokens,
                     &cost,
                     &event.latency_ms,
                     &event.status,

@@ -29,8 +29,7 @@ const HISTORY_EVENTS: usize = 200_000;
 /// Events that are published twice, as a producer does that missed the confirmation.
 const REPEATED: usize = 2_000;
 const LIVE_PER_SECOND: u64 = 50;
-/// How long a published event may take until the API counts it. The hourly and daily aggregates of the
-/// TimescaleDB flavor show late events after a refresh, 10 seconds at most.
+/// How long a published event may take until the API counts it.
 const COUNTED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(plain: bool) -> Result<ExitCode> {

@@ -22,8 +22,8 @@ pub(crate) struct Comparison {
 
 impl Comparison {
     /// Whether latencies were asked for.
-    pub(super) fn has_latency(&self) -> bool {
-        self.totals.has_latency()
+    pub(super) fn totals(&self) -> &Figures {
+        &self.totals
     }
 
     pub(crate) fn new(buckets: &Buckets, now: &Measures, before: &Measures) -> Self {

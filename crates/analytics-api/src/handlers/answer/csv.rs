@@ -12,6 +12,7 @@ use futures_util::stream;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::figures::Figures;
 use super::{Answer, Data};
 
 /// How much is written before it is sent.
@@ -26,6 +27,10 @@ const FIGURES: [&str; 7] = [
     "output_tokens",
     "total_tokens",
     "cost",
+];
+const TOKEN_DETAILS: [&str; 2] = [
+    "token_details.cached_input_tokens",
+    "token_details.reasoning_tokens",
 ];
 const LATENCY: [&str; 11] = [
     "latency.measured_requests",
@@ -51,9 +56,14 @@ const CHANGE: [&str; 6] = [
 
 /// The columns of an answer: the same for every row, and for none.
 fn columns(answer: &Answer) -> Vec<String> {
-    let figures = |prefix: &str, has_latency: bool| -> Vec<String> {
-        let latency: &[&str] = if has_latency { &LATENCY } else { &[] };
-        let names = FIGURES.iter().chain(latency);
+    let figures = |prefix: &str, figures: &Figures| -> Vec<String> {
+        let latency: &[&str] = if figures.has_latency() { &LATENCY } else { &[] };
+        let tokens: &[&str] = if figures.has_token_details() {
+            &TOKEN_DETAILS
+        } else {
+            &[]
+        };
+        let names = FIGURES.iter().chain(tokens).chain(latency);
         names.map(|name| format!("{prefix}{name}")).collect()
     };
     let mut columns = Vec::new();
@@ -64,9 +74,9 @@ fn columns(answer: &Answer) -> Vec<String> {
     if !answer.group_by.is_empty() {
         columns.push("other".to_owned());
     }
-    columns.extend(figures("", answer.totals.has_latency()));
+    columns.extend(figures("", &answer.totals));
     if let Some(comparison) = &answer.comparison {
-        columns.extend(figures("previous.", comparison.has_latency()));
+        columns.extend(figures("previous.", comparison.totals()));
         columns.extend(CHANGE.map(|name| format!("change.{name}")));
         columns.extend(CHANGE.map(|name| format!("change.percent.{name}")));
     }

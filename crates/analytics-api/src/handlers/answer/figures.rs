@@ -19,12 +19,27 @@ pub(crate) struct Figures {
     output_tokens: i64,
     total_tokens: i64,
     cost: Cost,
+    /// If they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_details: Option<TokenDetails>,
     /// If it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency: Option<Latency>,
 }
 
+/// Parts of the tokens, as far as producers tell them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct TokenDetails {
+    cached_input_tokens: i64,
+    reasoning_tokens: i64,
+}
+
 impl Figures {
+    /// Whether parts of the tokens were asked for.
+    pub(super) fn has_token_details(&self) -> bool {
+        self.token_details.is_some()
+    }
+
     /// Whether latencies were asked for.
     pub(super) fn has_latency(&self) -> bool {
         self.latency.is_some()
@@ -41,6 +56,10 @@ impl From<&Measures> for Figures {
             output_tokens: measures.output_tokens,
             total_tokens: measures.total_tokens(),
             cost: measures.cost,
+            token_details: measures.tokens.map(|tokens| TokenDetails {
+                cached_input_tokens: tokens.cached_input,
+                reasoning_tokens: tokens.reasoning,
+            }),
             latency: measures.latency.as_ref().map(Latency::from),
         }
     }

@@ -16,7 +16,7 @@ fn fresh(age_seconds: Option<f64>) -> measured::Freshness {
         kept: Kept {
             raw_since: datetime!(2026-08-26 10:00 UTC),
             rollups_since: datetime!(2025-10-24 10:00 UTC),
-            aggregates: true,
+            closed_through: Kept::EVERYTHING.closed_through,
         },
         now: datetime!(2026-11-24 10:00:01.75 UTC),
     }
@@ -29,6 +29,7 @@ fn measures() -> Measures {
         input_tokens: 3,
         output_tokens: 4,
         cost: Cost::from_e10("21220000".parse().unwrap()).unwrap(),
+        tokens: None,
         latency: None,
     }
 }

@@ -10,7 +10,6 @@
 
 use std::collections::HashSet;
 
-use time::{Duration, OffsetDateTime};
 use tokio_postgres::Row as SqlRow;
 use uuid::Uuid;
 
@@ -21,8 +20,7 @@ use crate::query::grouped::{Grouping, Groups, Known, Text, are_many, grouped};
 use crate::query::keys::Keys;
 use crate::query::measures::{Detail, RowError, names, negated, sums_of_sums};
 use crate::query::{Dimension, Param, Statement};
-use crate::range::{TimeRange, floor_to};
-use crate::rollup::{Kept, Needs, Relation, Segment, cover};
+use crate::rollup::{Kept, Needs, Segment, cover};
 
 /// How leaders are found.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,19 +33,6 @@ pub(super) struct Ranking {
     segments: Vec<Segment>,
     /// What answers for all groups together, bucket by bucket, if that does.
     everything: Option<Vec<Segment>>,
-    /// Days before this are in a columnstore, if there is one.
-    columns_until: OffsetDateTime,
-}
-
-/// After Monday, with which weeks begin: chunks of a week begin with a Thursday, like 1970.
-const THURSDAY: Duration = Duration::days(3);
-
-/// A week that has been over for so long is in the columnstore: it goes there after a day. (If it is not, the answer is
-/// the same, and takes longer.)
-const IN_COLUMNS_AFTER: Duration = Duration::hours(25);
-
-fn in_columns_until(now: OffsetDateTime) -> OffsetDateTime {
-    floor_to(now - IN_COLUMNS_AFTER - THURSDAY, Duration::WEEK) + THURSDAY
 }
 
 /// Groups that have rows of their own.
@@ -74,7 +59,6 @@ impl Ranking {
         let filter = &ask.question.filter;
         let all = Needs {
             users: false,
-            as_of_commit: true,
             ..needs
         };
         let few = !filter.user_ids.is_empty() || !filter.api_key_ids.is_empty();
@@ -87,10 +71,6 @@ impl Ranking {
             whole,
             segments,
             everything,
-            columns_until: match kept.aggregates {
-                true => in_columns_until(ask.now),
-                false => OffsetDateTime::UNIX_EPOCH,
-            },
         })
     }
 
@@ -106,7 +86,7 @@ impl Ranking {
         }
         let mut text = Text::default();
         let ranked = Grouping {
-            detail: Detail::Tokens,
+            detail: Detail::RANK,
             ..ask.grouping(&self.whole, &dimensions)
         };
         let ranked = grouped(&mut text, &ranked, &self.segments);
@@ -162,11 +142,9 @@ impl Ranking {
         let known = Known {
             users: leaders.owners.clone(),
             keys: (ask.group_by == [Dimension::ApiKey]).then(|| leaders.ids(0).collect()),
-            columns_until: self.columns_until,
         };
         grouping.groups = Groups::Known(&known);
-        let parts: Vec<Segment> = segments.iter().flat_map(|part| self.parts(part)).collect();
-        let own = grouped(text, &grouping, &parts);
+        let own = grouped(text, &grouping, segments);
         with.push(format!("own AS MATERIALIZED (\n{own}\n)"));
         let everything = grouped(text, &ask.grouping(&ask.buckets, &[]), everything);
         let detail = ask.detail();
@@ -178,27 +156,6 @@ impl Ranking {
             keys.of("own"),
             keys.untyped_nulls(),
         )
-    }
-
-    /// Days before and after those in a columnstore are read in different ways.
-    fn parts(&self, segment: &Segment) -> impl Iterator<Item = Segment> + use<> {
-        let Segment {
-            relation,
-            range,
-            sign,
-        } = *segment;
-        let at = match relation {
-            Relation::DailyByUser => self.columns_until,
-            _ => range.start(),
-        };
-        let before = TimeRange::part(range.start(), range.end().min(at));
-        let after = TimeRange::part(range.start().max(at), range.end());
-        let parts = before.into_iter().chain(after);
-        parts.map(move |range| Segment {
-            relation,
-            range,
-            sign,
-        })
     }
 }
 
@@ -263,23 +220,6 @@ impl Key {
         match self {
             Self::Word(word) => Some(word.clone()),
             Self::Id(_) => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::in_columns_until;
-    use time::macros::datetime;
-
-    #[test]
-    fn a_week_from_thursday_is_in_the_columnstore_a_day_and_an_hour_after_its_end() {
-        for (now, until) in [
-            (datetime!(2026-11-27 00:59 UTC), datetime!(2026-11-19 00:00 UTC)),
-            (datetime!(2026-11-27 01:00 UTC), datetime!(2026-11-26 00:00 UTC)),
-            (datetime!(2026-12-02 23:00 UTC), datetime!(2026-11-26 00:00 UTC)),
-        ] {
-            assert_eq!(in_columns_until(now), until, "{now}");
         }
     }
 }

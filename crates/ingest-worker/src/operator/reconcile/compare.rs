@@ -3,7 +3,6 @@
 use analytics_core::cost::Cost;
 use analytics_core::reconcile::{REPEATED_IDS, compare};
 use analytics_core::rollup::Relation;
-use analytics_core::schema::Flavor;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -11,12 +10,13 @@ use uuid::Uuid;
 use crate::operator::OperatorError;
 use crate::operator::owner::Owner;
 
-/// One bucket of one organization in which a rollup is not what its events add up to.
+/// One bucket of one organization in which a rollup is not what its source adds up to.
 #[derive(Debug, Clone)]
 pub(super) struct Difference {
     pub(super) relation: Relation,
     pub(super) bucket: OffsetDateTime,
-    pub(super) org_id: Uuid,
+    /// `None` where the rollup does not tell organizations apart.
+    pub(super) org_id: Option<Uuid>,
     /// Rows that the rollup lacks.
     pub(super) missing: i64,
     /// Rows without events.
@@ -39,13 +39,12 @@ pub(super) struct Sums {
 pub(super) async fn span(
     owner: &mut Owner,
     relation: Relation,
-    flavor: Flavor,
     start: OffsetDateTime,
     end: OffsetDateTime,
 ) -> Result<Vec<Difference>, OperatorError> {
-    let statement = compare(relation, flavor);
+    let statement = compare(relation);
     owner
-        .run("comparing raw events with a rollup", async |client| {
+        .run("comparing a rollup with its source", async |client| {
             let rows = client.query(&statement, &[&start, &end]).await?;
             rows.iter().map(|row| read(relation, row)).collect()
         })

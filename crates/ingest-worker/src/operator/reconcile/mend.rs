@@ -1,15 +1,11 @@
 //! Rollups of a day are mended while others write; `analytics_core::reconcile` says why that is right.
 
 use analytics_core::ingest::READ_WINDOW;
-use analytics_core::reconcile::{
-    BEGIN_REPAIR, COMMIT_REPAIR, compare, delete_empty, is_aggregate, repair, span,
-};
+use analytics_core::reconcile::{BEGIN_REPAIR, COMMIT_REPAIR, delete_empty, repair, span};
 use analytics_core::rollup::Relation;
-use analytics_core::schema::Flavor;
-use time::{Duration, OffsetDateTime, Time};
+use time::{OffsetDateTime, Time};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::backoff::Backoff;
 use crate::config::MaintenanceConfig;
@@ -83,29 +79,9 @@ async fn attempt(
         return Err(Fault::Gone);
     }
     turn.make_partitions().await?;
-    let end = day + Duration::DAY;
-    let flavor = turn.flavor();
     for relation in relations {
-        if !is_aggregate(*relation, flavor) {
-            let (start, end) = span(*relation, day);
-            *mended += add_difference(turn.client(), *relation, start, end).await?;
-        }
-    }
-    if flavor == Flavor::TimescaleDb {
-        turn.refresh().await?;
-        let mut differing = 0;
-        for relation in [Relation::Hourly, Relation::Daily] {
-            let rows = turn
-                .client()
-                .query(&compare(relation, flavor), &[&day, &end])
-                .await?;
-            differing += u64::try_from(rows.len()).unwrap_or(0);
-        }
-        if differing > 0 {
-            // They know of no change, and are wrong all the same: somebody changed them.
-            turn.refresh_by_force(day, end).await?;
-            *mended += differing;
-        }
+        let (start, end) = span(*relation, day);
+        *mended += add_difference(turn.client(), *relation, start, end).await?;
     }
     Ok(turn.end().await?)
 }
@@ -118,11 +94,9 @@ async fn add_difference(
 ) -> Result<u64, tokio_postgres::Error> {
     client.batch_execute(BEGIN_REPAIR).await?;
     let row = client.query_one(&repair(relation), &[&start, &end]).await?;
-    let (mended, empty): (i64, Vec<Uuid>) = (row.try_get(0)?, row.try_get(1)?);
-    if !empty.is_empty() {
-        client
-            .execute(&delete_empty(relation), &[&start, &end, &empty])
-            .await?;
+    let (mended, surplus): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    if surplus > 0 {
+        client.execute(&delete_empty(relation), &[&start, &end]).await?;
     }
     client.batch_execute(COMMIT_REPAIR).await?;
     Ok(u64::try_from(mended).unwrap_or(0))

@@ -1,14 +1,12 @@
-//! `reconcile`: raw events against every rollup, a UTC day at a time, and mended where asked to.
+//! `reconcile`: every rollup against what it is added up from, a UTC day at a time, and mended where asked to.
 
 mod compare;
 mod mend;
 mod report;
 
 use analytics_core::ingest::READ_WINDOW;
-use analytics_core::maintenance::READ_FLAVOR;
-use analytics_core::reconcile::{ROLLUPS, span};
+use analytics_core::reconcile::span;
 use analytics_core::rollup::Relation;
-use analytics_core::schema::Flavor;
 use clap::Args;
 use time::{Date, Duration, OffsetDateTime, Time};
 use tokio_util::sync::CancellationToken;
@@ -52,11 +50,9 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<Ended, OperatorError> {
     let mut owner = Owner::connect(config.maintenance.database.clone(), stop.clone()).await?;
-    let (floor, flavor) = owner
+    let floor: OffsetDateTime = owner
         .run("reading what is kept", async |client| {
-            let floor: OffsetDateTime = client.query_one(READ_WINDOW, &[]).await?.try_get(0)?;
-            let flavor: String = client.query_one(READ_FLAVOR, &[]).await?.try_get(0)?;
-            Ok((floor, Flavor::from_name(&flavor).unwrap_or(Flavor::Postgres)))
+            client.query_one(READ_WINDOW, &[]).await?.try_get(0)
         })
         .await?;
     // The day with the floor in it is still whole: it is dropped a day after the floor has left it.
@@ -78,7 +74,6 @@ pub async fn run(
     let mut reconciliation = Reconciliation {
         owner: &mut owner,
         config: &config.maintenance,
-        flavor,
         stop,
     };
     let outcome = reconciliation
@@ -96,7 +91,6 @@ pub async fn run(
 struct Reconciliation<'a> {
     owner: &'a mut Owner,
     config: &'a MaintenanceConfig,
-    flavor: Flavor,
     stop: CancellationToken,
 }
 
@@ -109,7 +103,7 @@ impl Reconciliation<'_> {
         report: &mut Report,
     ) -> Result<(), OperatorError> {
         // Weeks are held against their days: after all of them.
-        let (weekly, daily): (Vec<Relation>, Vec<Relation>) = ROLLUPS
+        let (weekly, daily): (Vec<Relation>, Vec<Relation>) = Relation::RUNGS
             .into_iter()
             .partition(|relation| *relation == Relation::WeeklyByKey);
         let mut day = first;
@@ -135,12 +129,8 @@ impl Reconciliation<'_> {
         tracing::debug!(day = %day.date(), differences = differences.len(), "day compared");
         let left = if repair && !differences.is_empty() {
             tracing::info!(day = %day.date(), differences = differences.len(), "mending");
-            let differing: Vec<Relation> = relations
-                .iter()
-                .copied()
-                .filter(|relation| differences.iter().any(|found| found.relation == *relation))
-                .collect();
-            report.mended_rows += mend::day(self.config, day, &differing, &self.stop).await?;
+            // All of them, in their order: what is mended in a rung may be lacking in those above it.
+            report.mended_rows += mend::day(self.config, day, relations, &self.stop).await?;
             self.compare(day, relations).await?.len()
         } else {
             0
@@ -158,7 +148,7 @@ impl Reconciliation<'_> {
         let mut differences = Vec::new();
         for relation in relations.iter().copied() {
             let (start, end) = span(relation, day);
-            differences.append(&mut compare::span(self.owner, relation, self.flavor, start, end).await?);
+            differences.append(&mut compare::span(self.owner, relation, start, end).await?);
         }
         Ok(differences)
     }

@@ -115,7 +115,9 @@ impl Report {
             table.add_row([
                 difference.relation.name().to_owned(),
                 moment::text(difference.bucket),
-                difference.org_id.to_string(),
+                difference
+                    .org_id
+                    .map_or_else(|| "all".to_owned(), |id| id.to_string()),
                 format!(
                     "{}, {}, {}",
                     difference.missing, difference.surplus, difference.other
