@@ -32,8 +32,8 @@ fn generated_events_are_read_as_they_were_meant() -> Result<()> {
     for event in Generator::new(&shape()).take(5_000) {
         let read = decode(&event.body).with_context(|| String::from_utf8_lossy(&event.body).into_owned())?;
         let fact = Fact {
-            cached_input_tokens: None,
-            reasoning_tokens: None,
+            cached_input_tokens: read.cached_input_tokens,
+            reasoning_tokens: read.reasoning_tokens,
             time_us: i64::try_from(read.time.unix_timestamp_nanos() / 1_000)?,
             event_id: read.event_id,
             org_id: read.org_id,

@@ -33,6 +33,7 @@ mod refused;
 mod rollups;
 mod supervision;
 mod tls;
+mod token_details;
 
 /// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
 /// `make test` says loudly that it was not tested.

@@ -214,7 +214,9 @@ async fn a_batch_that_commits_during_a_repair_is_not_lost(flavor: Flavor) -> Res
         platform.owner.batch_execute(spoilt).await?;
         let batch = e2e::servers::connect(&platform.owner_url()?).await?;
         batch.batch_execute(&format!("BEGIN; {again}")).await?;
-        let (repair, committed) = tokio::join!(run(&platform, &["reconcile", "--repair"]), async {
+        let from = day(12);
+        let arguments = ["reconcile", "--repair", "--from", &from];
+        let (repair, committed) = tokio::join!(run(&platform, &arguments), async {
             platform.wait_for_a_lock_waiter().await?;
             anyhow::Ok(batch.batch_execute("COMMIT").await?)
         });

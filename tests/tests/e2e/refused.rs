@@ -29,7 +29,9 @@ async fn what_is_gone_or_too_much_is_refused(flavor: Flavor) -> Result<()> {
     let days_ago = |days: i64| midnight - Duration::days(days);
     let written = |instant: OffsetDateTime| instant.format(&Rfc3339);
 
-    // Everything is there: a user's local days are counted from single events.
+    platform.maintain().await?;
+
+    // Everything is there: a user's local days are counted from quarters of an hour.
     let (start, end) = (
         days_ago(50) - Duration::hours(5),
         days_ago(30) - Duration::hours(5),
@@ -47,7 +49,7 @@ async fn what_is_gone_or_too_much_is_refused(flavor: Flavor) -> Result<()> {
         "{answer}"
     );
 
-    // Then single events of more than forty days ago are dropped, and rollups of more than seventy.
+    // Then what is as fine as that is dropped after forty days, and other rollups after seventy.
     let (raw_since, rollups_since) = (days_ago(40), days_ago(70));
     platform
         .owner
@@ -67,7 +69,7 @@ async fn what_is_gone_or_too_much_is_refused(flavor: Flavor) -> Result<()> {
         ("time_zone", "Asia/Karachi"),
     ];
     admin.get(&users, &whole_days).await?;
-    // Models need no single events.
+    // Models have quarters of an hour for longer.
     admin.get(&format!("orgs/{org_id}/models"), &local).await?;
 
     let too_old = written(days_ago(71))?;
@@ -89,9 +91,13 @@ async fn what_is_gone_or_too_much_is_refused(flavor: Flavor) -> Result<()> {
         ensure!(bucket["state"] == state, "{bucket}");
     }
 
-    // A period that cannot be answered is named as that.
+    // A period that cannot be answered is named as that. Last month began four weeks ago or earlier.
+    platform
+        .owner
+        .execute("UPDATE ingest_window SET floor = $1", &[&days_ago(20)])
+        .await?;
     let by_user_and_zone = [
-        ("period", "this_month"),
+        ("period", "last_month"),
         ("time_zone", "Asia/Karachi"),
         ("user_id", USER),
     ];

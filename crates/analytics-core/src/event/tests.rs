@@ -253,3 +253,27 @@ proptest! {
         prop_assert_eq!(one.time.nanosecond() % 1000, 0);
     }
 }
+
+#[test]
+fn parts_of_tokens_are_optional_and_no_more_than_the_whole() {
+    for (field, whole) in [("cached_input_tokens", 12), ("reasoning_tokens", 30)] {
+        let read = |value: Value| {
+            let event = decode(&with(field, value)).unwrap();
+            match field {
+                "reasoning_tokens" => event.reasoning_tokens,
+                _ => event.cached_input_tokens,
+            }
+        };
+        assert_eq!(read(json!(whole)), Some(whole));
+        assert_eq!(read(json!(0)), Some(0));
+        assert_eq!(read(Value::Null), None);
+        assert_eq!(
+            reason(&with(field, json!(whole + 1))),
+            ("out_of_range", Some(field))
+        );
+        assert_eq!(reason(&with(field, json!(-1))), ("negative", Some(field)));
+        assert_eq!(reason(&with(field, json!("1"))), ("wrong_type", Some(field)));
+    }
+    let event = decode(valid().to_string().as_bytes()).unwrap();
+    assert_eq!((event.cached_input_tokens, event.reasoning_tokens), (None, None));
+}

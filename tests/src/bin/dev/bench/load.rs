@@ -122,6 +122,7 @@ fn step_aside() -> Result<()> {
 async fn publish(publisher: Publisher, shape: &Shape, stopped: &AtomicBool) -> Result<(usize, Duration)> {
     // The same ids with each start, at other times: other events.
     let mut generator = Generator::new(shape);
+    let mut late = Late::default();
     // A tick that is late is made up for.
     let mut tick = tokio::time::interval(Duration::from_millis(10));
     let began = Instant::now();
@@ -132,7 +133,7 @@ async fn publish(publisher: Publisher, shape: &Shape, stopped: &AtomicBool) -> R
         tokio::select! {
             _ = tick.tick() => {
                 let now = OffsetDateTime::now_utc();
-                let bodies: Vec<_> = (0..PER_SECOND / 100).map(|_| generator.at(now).body).collect();
+                let bodies: Vec<_> = (0..PER_SECOND / 100).map(|_| generator.at(late.next(now)).body).collect();
                 unconfirmed.push(publisher.publish(bodies));
             }
             Some(published) = unconfirmed.next() => events += published?,
@@ -145,4 +146,27 @@ async fn publish(publisher: Publisher, shape: &Shape, stopped: &AtomicBool) -> R
     drop(unconfirmed);
     publisher.close().await?;
     Ok((events, took))
+}
+
+/// When events happen: one in a hundred is late, half of these within a day, half over what the history has.
+#[derive(Default)]
+struct Late {
+    events: u64,
+}
+
+impl Late {
+    const ONE_IN: u64 = 100;
+    /// Multiples of it, less their whole part, are spread evenly.
+    const GOLDEN: f64 = 0.618_033_988_749_895;
+
+    fn next(&mut self, now: OffsetDateTime) -> OffsetDateTime {
+        self.events += 1;
+        if !self.events.is_multiple_of(Self::ONE_IN) {
+            return now;
+        }
+        let late = self.events / Self::ONE_IN;
+        let share = (late as f64 * Self::GOLDEN).fract();
+        let most = if late.is_multiple_of(2) { 1.0 } else { 59.0 };
+        now - time::Duration::DAY * (share * most)
+    }
 }

@@ -6,6 +6,7 @@
 //! alone moves by a third from one time to the next.
 
 mod bare;
+mod history;
 mod latency;
 mod load;
 mod questions;
@@ -41,7 +42,10 @@ const DATABASE: &str = "bench";
 
 pub(crate) async fn run() -> Result<ExitCode> {
     let events = number_from_environment("BENCH_EVENTS", 400_000)?;
-    let rounds = number_from_environment("BENCH_ROUNDS", 5)?;
+    let rounds = match std::env::var_os("BENCH_ROUNDS") {
+        Some(none) if none == "0" => 0,
+        _ => number_from_environment("BENCH_ROUNDS", 5)?,
+    };
     let mut interrupt = Interrupt::listen()?;
     match interrupt.or(measure(events, rounds)).await {
         Some(results) => report::write(events, &results?),
@@ -158,21 +162,28 @@ impl Bench<'_> {
         queues.declare_quorum(&queue, &[]).await?;
         let services = self.services(&queue).await?;
         let step = Step::begin(format!("{}, a history of {history} events", self.flavor));
-        let mut worker = services.start_worker(&pairs(self.worker_settings)).await?;
-        questions::publish_history(&self.rabbitmq.url(), &queue, history).await?;
-        self.until_stored(&worker, history).await?;
-        services.maintain().await?;
+        let began = Instant::now();
+        history::load(&self.postgres.url(DATABASE), questions::shape(), history).await?;
+        let loaded = began.elapsed();
+        let said = services.maintain().await?;
+        let maintained = began.elapsed() - loaded;
         // What autovacuum does in its own time.
         let client = self.postgres.connect(DATABASE).await?;
         client.batch_execute("VACUUM ANALYZE").await?;
-        step.done("stored, maintained");
+        history::check(&client).await?;
+        step.done(format_args!(
+            "loaded in {:.0} s, maintained for the first time in {:.0} s, {:.0} bytes per event; all rollups equal it\n{said}",
+            loaded.as_secs_f64(),
+            maintained.as_secs_f64(),
+            history::bytes_per_event(&client, history).await?
+        ));
+        let mut worker = services.start_worker(&pairs(self.worker_settings)).await?;
         let step = Step::begin(format!("{}, every question, idle and live", self.flavor));
         let mut api = services.start_api(&[("RATE_LIMIT_PER_SECOND", "0")]).await?;
         let asked = questions::measure(
             &self.rabbitmq.url(),
             &queue,
             &api.url("/"),
-            history,
             rounds,
             || {
                 // This process' tree has the two services in it.

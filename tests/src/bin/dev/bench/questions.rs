@@ -12,25 +12,20 @@
 //! What stands for the platform, its broker and its publishers, would have machines of their own: here it gives way
 //! to what is ours ([`load`](super::load)), and still has to bring as many events as it should.
 //!
-//! `BENCH_QUESTIONS="by the day"` asks only those that are called so.
+//! `BENCH_QUESTIONS="by the day"` asks only those that are called so, and `BENCH_ROUNDS=0` asks nothing live.
 //!
 //! The API keeps no answers, so each one is computed. What a question costs is the time until its whole
 //! answer is here, over HTTP, one question at a time. Then nothing is asked for as long as that took: asked without a
 //! pause they would keep a core busy for themselves, and on a small machine fewer events would arrive than should.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::api::Client;
 use e2e::generator::{Generator, Shape};
-use e2e::publisher::Publisher;
 use e2e::token::{Claims, SECRET};
 use serde::Serialize;
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, mpsc};
-use tokio::task::JoinSet;
-use uuid::Uuid;
 
 use super::load::{Arrived, Load};
 use super::{ORGANIZATIONS, median};
@@ -51,11 +46,10 @@ const ASKED_FOR: Duration = Duration::from_millis(1_500);
 const ASKED_AT_MOST_FOR: Duration = Duration::from_secs(6);
 /// How far the client counts after an answer: some 0.3 ms.
 const COUNTED: u32 = 1_000_000;
+/// For how long answers are asked for their age.
+const AGE_FOR: Duration = Duration::from_secs(30);
 /// For how long events arrive before the first answer that counts.
 const BEFORE_LIVE: Duration = Duration::from_secs(1);
-/// Bodies that go to a publisher at a time.
-const PART: usize = 2_000;
-const PUBLISHERS: usize = 3;
 const SEED: u64 = 77;
 
 /// What there was to measure.
@@ -66,6 +60,8 @@ pub(crate) struct Questions {
     pub(crate) cores_busy_live: f64,
     /// How many of them did arrive.
     pub(crate) arrived: Arrived,
+    /// How old the answers' data was while they arrived, in seconds: of 99 in a hundred answers at most this.
+    pub(crate) age_p99_seconds: f64,
     pub(crate) asked: Vec<Question>,
 }
 
@@ -131,7 +127,7 @@ impl Question {
 }
 
 /// The events of the history.
-fn shape() -> Shape {
+pub(crate) fn shape() -> Shape {
     let end = OffsetDateTime::now_utc();
     Shape {
         seed: SEED,
@@ -141,47 +137,12 @@ fn shape() -> Shape {
     }
 }
 
-/// Publishes the history, in the order of its times, nearly.
-pub(crate) async fn publish_history(rabbitmq_url: &str, queue: &str, events: usize) -> Result<()> {
-    let (parts, waiting) = mpsc::channel::<Vec<Vec<u8>>>(2 * PUBLISHERS);
-    let waiting = Arc::new(Mutex::new(waiting));
-    let mut publishers = JoinSet::new();
-    for _ in 0..PUBLISHERS {
-        let publisher = Publisher::connect(rabbitmq_url, queue).await?;
-        let waiting = Arc::clone(&waiting);
-        publishers.spawn(async move {
-            loop {
-                let part = waiting.lock().await.recv().await;
-                match part {
-                    Some(part) => publisher.publish(part).await?,
-                    None => return publisher.close().await,
-                };
-            }
-        });
-    }
-    let mut generator = Generator::new(&shape());
-    let mut stream = generator.in_order(events).map(|event| event.body);
-    loop {
-        let part: Vec<Vec<u8>> = stream.by_ref().take(PART).collect();
-        if part.is_empty() {
-            break;
-        }
-        parts.send(part).await.context("the publishers ended")?;
-    }
-    drop(parts);
-    while let Some(published) = publishers.join_next().await {
-        published??;
-    }
-    Ok(())
-}
-
-/// Asks every question, idle and live, over a history of so many events, in so many rounds. `cpu` is what this
+/// Asks every question, idle and live, in so many rounds. `cpu` is what this
 /// process and all servers have used; `stored` waits until the worker has stored that many.
 pub(crate) async fn measure(
     rabbitmq_url: &str,
     queue: &str,
     api_base: &str,
-    history: usize,
     rounds: usize,
     cpu: impl Fn() -> Duration,
     stored: impl AsyncFn(usize) -> Result<()>,
@@ -199,7 +160,7 @@ pub(crate) async fn measure(
     let mut arrived = Arrived::default();
     let stored_after = async |events: usize| {
         let began = Instant::now();
-        stored(history + events).await?;
+        stored(events).await?;
         anyhow::Ok(began.elapsed())
     };
     let load = Load::start(rabbitmq_url, queue, shape()).await?;
@@ -207,9 +168,13 @@ pub(crate) async fn measure(
     let (used, began) = (cpu(), Instant::now());
     tokio::time::sleep(Duration::from_secs(5)).await;
     questions.cores_busy_live = cpu().saturating_sub(used).as_secs_f64() / began.elapsed().as_secs_f64();
+    questions.age_p99_seconds = age(&client).await?;
     let published = load.stop().await?;
     arrived.add(published, stored_after(published.0).await?);
     for (question, asked) in questions.asked.iter_mut().zip(all_questions()) {
+        if rounds == 0 {
+            break;
+        }
         let most = 2 * rounds + 1;
         let mut asked_in = Vec::with_capacity(most);
         while asked_in.len() < rounds || asked_in.len() < most && !question.is_good() {
@@ -233,101 +198,129 @@ struct Asked {
     name: String,
     target_ms: f64,
     path: String,
-    parameters: &'static [(&'static str, &'static str)],
+    parameters: Vec<(&'static str, &'static str)>,
 }
+
+/// The question that all others are compared with, the smallest.
+pub(crate) const BASE: &str = "median organization: days, 30 d";
 
 /// Whether there is anything to ask.
 pub(crate) fn are_any() -> bool {
     !all_questions().is_empty()
 }
 
-fn all_questions() -> Vec<Asked> {
-    // First what reads raw events: each second of load adds as many to this day as the history has in hours.
-    let of_organization: [(&str, &str, &'static [_]); 16] = [
+const DAYS: (&str, &str) = ("period", "last_30d");
+const NEW_YORK: (&str, &str) = ("time_zone", "America/New_York");
+const KOLKATA: (&str, &str) = ("time_zone", "Asia/Kolkata");
+const BY_USER: (&str, &str) = ("group_by", "user_id");
+const TEN: (&str, &str) = ("top", "10");
+
+/// Name, path below the organization, parameters.
+type Spelled = (&'static str, &'static str, Vec<(&'static str, &'static str)>);
+
+fn of_organization() -> Vec<Spelled> {
+    let by_model = ("group_by", "model");
+    let day = ("period", "last_24h");
+    vec![
+        // First what reads raw events: each second of load adds as many to this day as the history has in hours.
         (
             "minutes, 24 h",
             "usage",
-            &[("period", "last_24h"), ("bucket_width", "1m"), ("limit", "1000")],
+            vec![day, ("bucket_width", "1m"), ("limit", "1000")],
         ),
-        ("users, last 24 h", "users", &[("period", "last_24h")]),
-        ("days, 30 d", "usage", &[("period", "last_30d")]),
-        (
-            "days by model",
-            "usage",
-            &[("period", "last_30d"), ("group_by", "model")],
-        ),
-        (
-            "days with latency",
-            "usage",
-            &[("period", "last_30d"), ("include", "latency")],
-        ),
-        (
-            "days in New York",
-            "usage",
-            &[("period", "last_30d"), ("time_zone", "America/New_York")],
-        ),
-        (
-            "days in Kolkata",
-            "usage",
-            &[("period", "last_30d"), ("time_zone", "Asia/Kolkata")],
-        ),
+        ("users, last 24 h", "users", vec![day]),
+        ("days, 30 d", "usage", vec![DAYS]),
+        ("days by model", "usage", vec![DAYS, by_model]),
+        ("days with latency", "usage", vec![DAYS, ("include", "latency")]),
+        ("days in New York", "usage", vec![DAYS, NEW_YORK]),
+        ("days in Kolkata", "usage", vec![DAYS, KOLKATA]),
         (
             "this month and the last",
             "usage",
-            &[("period", "this_month"), ("compare", "previous_period")],
+            vec![("period", "this_month"), ("compare", "previous_period")],
         ),
         (
             "hours, 7 d",
             "usage",
-            &[("period", "last_7d"), ("bucket_width", "1h"), ("limit", "200")],
+            vec![("period", "last_7d"), ("bucket_width", "1h"), ("limit", "200")],
+        ),
+        ("quarter hours, 24 h", "usage", vec![day, ("bucket_width", "15m")]),
+        ("users, 30 d", "users", vec![DAYS]),
+        ("users, 30 d, in New York", "users", vec![DAYS, NEW_YORK]),
+        ("ten users by the day", "usage", vec![DAYS, BY_USER, TEN]),
+        (
+            "ten users by the day in New York",
+            "usage",
+            vec![DAYS, BY_USER, TEN, NEW_YORK],
         ),
         (
-            "quarter hours, 24 h",
+            "ten users by the day in Kolkata",
             "usage",
-            &[("period", "last_24h"), ("bucket_width", "15m")],
+            vec![DAYS, BY_USER, TEN, KOLKATA],
         ),
-        ("users, 30 d", "users", &[("period", "last_30d")]),
         (
-            "ten users by the day",
+            "ten users x models by the day",
             "usage",
-            &[("period", "last_30d"), ("group_by", "user_id"), ("top", "10")],
+            vec![DAYS, BY_USER, by_model, TEN],
         ),
         (
             "ten keys by the day",
             "usage",
-            &[("period", "last_30d"), ("group_by", "api_key_id"), ("top", "10")],
+            vec![DAYS, ("group_by", "api_key_id"), TEN],
         ),
-        ("users, this month", "users", &[]),
-        ("keys, 30 d", "keys", &[("period", "last_30d")]),
-        ("models, 30 d", "models", &[("period", "last_30d")]),
-    ];
-    let of_system: [(&str, &str, &'static [_]); 4] = [
-        ("days, 30 d", "usage", &[("period", "last_30d")]),
-        ("top organizations, 30 d", "orgs", &[("period", "last_30d")]),
-        ("top organizations, this month", "orgs", &[]),
-        ("models, 30 d", "models", &[("period", "last_30d")]),
-    ];
+        ("users, this month", "users", vec![]),
+        ("keys, 30 d", "keys", vec![DAYS]),
+        ("models, 30 d", "models", vec![DAYS]),
+    ]
+}
+
+fn of_system() -> Vec<Spelled> {
+    let by_organization = ("group_by", "org_id");
+    vec![
+        ("days, 30 d", "usage", vec![DAYS]),
+        ("days in New York", "usage", vec![DAYS, NEW_YORK]),
+        ("days in Kolkata", "usage", vec![DAYS, KOLKATA]),
+        ("top organizations, 30 d", "orgs", vec![DAYS]),
+        ("top organizations, this month", "orgs", vec![]),
+        (
+            "ten organizations by the day",
+            "usage",
+            vec![DAYS, by_organization, TEN],
+        ),
+        (
+            "ten organizations by the day in New York",
+            "usage",
+            vec![DAYS, by_organization, TEN, NEW_YORK],
+        ),
+        ("models, 30 d", "models", vec![DAYS]),
+    ]
+}
+
+fn all_questions() -> Vec<Asked> {
     let organizations = Generator::new(&shape()).organizations();
-    let of = |who: &str, organization: Uuid| {
-        of_organization.map(|(what, path, parameters)| Asked {
-            name: format!("{who}: {what}"),
-            target_ms: ORGANIZATION_TARGET_MS,
-            path: format!("orgs/{organization}/{path}"),
-            parameters,
-        })
-    };
-    let largest = of("largest organization", organizations[0]);
-    let median = of("median organization", organizations[organizations.len() / 2]);
-    let system = of_system.map(|(what, path, parameters)| Asked {
+    let mut all = Vec::new();
+    for (who, place) in [("largest", 0), ("10th", 9), ("median", organizations.len() / 2)] {
+        all.extend(
+            of_organization()
+                .into_iter()
+                .map(|(what, path, parameters)| Asked {
+                    name: format!("{who} organization: {what}"),
+                    target_ms: ORGANIZATION_TARGET_MS,
+                    path: format!("orgs/{}/{path}", organizations[place]),
+                    parameters,
+                }),
+        );
+    }
+    all.extend(of_system().into_iter().map(|(what, path, parameters)| Asked {
         name: format!("system: {what}"),
         target_ms: SYSTEM_TARGET_MS,
         path: format!("system/{path}"),
         parameters,
-    });
-    let all = largest.into_iter().chain(median).chain(system);
+    }));
     let only = std::env::var_os("BENCH_QUESTIONS").unwrap_or_default();
     let only = only.to_string_lossy();
-    all.filter(|asked| asked.name.contains(&*only)).collect()
+    all.retain(|asked| asked.name.contains(&*only) || asked.name == BASE);
+    all
 }
 
 /// Before any events arrive; where it is too slow, in so many rounds.
@@ -337,6 +330,23 @@ async fn idle(client: &Client, asked: &Asked, rounds: usize) -> Result<Spread> {
         asked_in.push(ask(client, asked).await?);
     }
     Ok(Spread::median(&asked_in, |spread| spread))
+}
+
+/// How old the data of answers is, in seconds: of 99 in a hundred at most this.
+async fn age(client: &Client) -> Result<f64> {
+    let mut ages = Vec::new();
+    let began = Instant::now();
+    while began.elapsed() < AGE_FOR {
+        let answer = client.get("system/models", &[("period", "last_24h")]).await?;
+        ages.push(
+            answer["freshness"]["age_seconds"]
+                .as_f64()
+                .unwrap_or(f64::INFINITY),
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ages.sort_unstable_by(f64::total_cmp);
+    Ok(ages[ages.len() * 99 / 100])
 }
 
 async fn ask(client: &Client, asked: &Asked) -> Result<Spread> {
@@ -372,7 +382,7 @@ fn count() -> Duration {
 
 async fn answered(client: &Client, asked: &Asked) -> Result<Duration> {
     let began = Instant::now();
-    let (status, _) = client.fetch(&asked.path, asked.parameters).await?;
+    let (status, _) = client.fetch(&asked.path, &asked.parameters).await?;
     ensure!(status.is_success(), "{}: {status}", asked.name);
     Ok(began.elapsed())
 }

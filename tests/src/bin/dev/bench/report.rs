@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::latency::Latency;
 use super::median;
-use super::questions::{LIVE_FACTOR, Question, Questions};
+use super::questions::{BASE, LIVE_FACTOR, Question, Questions};
 
 const MEMORY_TARGET_MIB: f64 = 120.0 * 1e6 / 1_048_576.0;
 const LATENCY_TARGET_MS: f64 = 1_000.0;
@@ -180,7 +180,14 @@ fn write_questions(result: &FlavorResult) -> Result<bool> {
         format!("live / idle ({LIVE_FACTOR})"),
         "of counting".to_owned(),
         "rounds".to_owned(),
+        "idle p50 / B".to_owned(),
     ]);
+    let base = result
+        .questions
+        .asked
+        .iter()
+        .find(|question| question.name == BASE);
+    let base = base.map_or(f64::NAN, |question| question.idle.p50_ms);
     for question in &result.questions.asked {
         let missed = if question.is_good() { "" } else { "MISSED " };
         let mut row = vec![
@@ -194,6 +201,7 @@ fn write_questions(result: &FlavorResult) -> Result<bool> {
         row.push(format!("{:.2}", question.live_factor));
         row.push(format!("{:.2}", question.counting_factor));
         row.push(question.rounds.to_string());
+        row.push(format!("{:.1}", question.idle.p50_ms / base));
         table.add_row(row);
     }
     for column in table.column_iter_mut().skip(1) {
@@ -202,9 +210,10 @@ fn write_questions(result: &FlavorResult) -> Result<bool> {
     let questions = &result.questions;
     writeln!(
         std::io::stdout(),
-        "live: {}; they keep {:.2} cores busy when nobody asks; their broker and publisher run at nice \
-         {NICENESS_ASIDE}\n{table}",
+        "live: {}; one in a hundred is late; answers are {:.1} s old at p99; they keep {:.2} cores busy when nobody \
+         asks; their broker and publisher run at nice {NICENESS_ASIDE}; B is {BASE}\n{table}",
         questions.arrived,
+        questions.age_p99_seconds,
         questions.cores_busy_live
     )?;
     Ok(questions.arrived.is_enough() && questions.asked.iter().all(Question::is_good))
