@@ -36,11 +36,11 @@ pub const LOOK_FREELY: &str = "-- look_freely\nSET statement_timeout = 0";
 
 /// Moves the floor of accepted events ahead: `$1` days of raw events are kept, and a day less accepted; and
 /// with it from when on rollups are whole: `$2` months of them are kept, and an hour less promised. It is done
-/// before anything is dropped.
+/// before anything is dropped, and returns before when raw events may be: nothing is that has not been closed.
 pub const MOVE_FLOOR: &str = "-- move_floor
 UPDATE ingest_window SET floor = greatest(floor, now() - make_interval(days => $1 - 1)),
     rollups_since = greatest(rollups_since, now() - make_interval(months => $2) + interval '1 hour')
-RETURNING floor";
+RETURNING least(floor - interval '1 day', (SELECT min(closed_through) FROM ladder)) AS cutoff";
 
 /// Event ids of the last ten minutes that are stored with several times or organizations, and the first of
 /// them: a producer makes an id anew or changes an event when it publishes it again, and it is counted twice.

@@ -48,8 +48,10 @@ pub(super) enum Groups<'a> {
 
 /// Groups whose ids are known.
 pub(super) struct Known {
-    /// Their users.
-    pub(super) users: Vec<Uuid>,
+    /// Whose rows they have: users, or organizations.
+    pub(super) owner: Dimension,
+    /// Which of these.
+    pub(super) owners: Vec<Uuid>,
     /// Their keys, if groups are told apart by these alone.
     pub(super) keys: Option<Vec<Uuid>>,
 }
@@ -69,8 +71,8 @@ pub(super) fn grouped(text: &mut Text, grouping: &Grouping<'_>, segments: &[Segm
     // to plan how a columnstore is filtered by both takes longer than that saves.
     let mut of_keys = String::new();
     if let Groups::Known(known) = grouping.groups {
-        let users = text.bind(Param::Ids(known.users.clone()));
-        let _ = write!(filter, " AND user_id = ANY({users}::uuid[])");
+        let owners = text.bind(Param::Ids(known.owners.clone()));
+        let _ = write!(filter, " AND {} = ANY({owners}::uuid[])", known.owner.column());
         if let Some(keys) = &known.keys {
             let keys = text.bind(Param::Ids(keys.clone()));
             of_keys = format!(" WHERE api_key_id = ANY({keys}::uuid[])");

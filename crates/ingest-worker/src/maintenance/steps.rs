@@ -84,11 +84,10 @@ pub(super) async fn run(maintainer: &mut Maintainer, step: Step) -> Result<Strin
         Step::Retention => {
             // The floor first: an event that was accepted between a drop and the floor's move could be a
             // redelivery of one that was dropped.
-            let floor: OffsetDateTime = client
+            let cutoff: OffsetDateTime = client
                 .query_one(MOVE_FLOOR, &[&maintainer.config.raw_retention_days, &months])
                 .await?
                 .try_get(0)?;
-            let cutoff = floor - Duration::DAY;
             match maintainer.flavor {
                 Flavor::TimescaleDb => timescaledb::drop_expired(client, cutoff, months).await,
                 Flavor::Postgres => postgres::drop_expired(client, cutoff, months).await,

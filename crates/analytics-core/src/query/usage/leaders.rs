@@ -1,4 +1,4 @@
-//! Charts of leaders: the ten users with the most tokens, by the day, and everybody else as one.
+//! Charts of leaders: the ten users, or organizations, with the most tokens, by the day, and everybody else as one.
 //!
 //! They are looked for first, over the whole range and by tokens alone, in a statement of its own: with their ids as
 //! values, a columnstore filters a column of users as it lies, and an index is probed for them alone. The chart is one
@@ -27,6 +27,8 @@ use crate::rollup::{Kept, Needs, Segment, cover};
 pub(super) struct Ranking {
     /// How many.
     top: u32,
+    /// Whose rows are read: leaders are users or organizations, or of users.
+    owner: Dimension,
     /// The range, as one bucket.
     whole: Buckets,
     /// What answers for that.
@@ -40,7 +42,7 @@ pub(super) struct Ranking {
 pub(super) struct Leaders {
     /// What each is told apart by.
     keys: Vec<Vec<Key>>,
-    /// Their users.
+    /// Whose rows they have: see [`Ranking::owner`].
     owners: Vec<Uuid>,
 }
 
@@ -50,24 +52,33 @@ impl Ranking {
         let Rows::Buckets { top: Some(top), .. } = ask.rows else {
             return None;
         };
-        if ask.buckets.starts().len() == 1 || !are_many(&ask.group_by) {
-            return None;
-        }
+        let owner = match (&*ask.group_by, are_many(&ask.group_by)) {
+            _ if ask.buckets.starts().len() == 1 => return None,
+            (_, true) => Dimension::User,
+            ([Dimension::Organization], false) => Dimension::Organization,
+            _ => return None,
+        };
         let whole = Buckets::new(ask.buckets.range(), BucketWidth::All, ask.buckets.zone());
         let needs = ask.needs(kept);
         let segments = cover(&whole, &needs).ok()?;
         let filter = &ask.question.filter;
         let all = Needs {
             users: false,
+            organizations: false,
             ..needs
         };
         let few = !filter.user_ids.is_empty() || !filter.api_key_ids.is_empty();
-        let everything = match needs.one_organization && !few {
+        let is_known = needs.one_organization || owner == Dimension::Organization;
+        let everything = match is_known && !few {
             true => cover(&ask.buckets, &all).ok(),
             false => None,
         };
+        if owner == Dimension::Organization && everything.is_none() {
+            return None;
+        }
         Some(Self {
             top,
+            owner,
             whole,
             segments,
             everything,
@@ -78,11 +89,9 @@ impl Ranking {
     pub(super) fn statement(&self, ask: &Ask) -> Statement {
         let keys = Keys(ask.group_by.len());
         let mut dimensions = ask.group_by.clone();
-        let owner = dimensions
-            .iter()
-            .position(|dimension| *dimension == Dimension::User);
+        let owner = dimensions.iter().position(|dimension| *dimension == self.owner);
         if owner.is_none() {
-            dimensions.push(Dimension::User);
+            dimensions.push(self.owner);
         }
         let mut text = Text::default();
         let ranked = Grouping {
@@ -140,7 +149,8 @@ impl Ranking {
             with.push(leaders.table(text, &ask.group_by));
         }
         let known = Known {
-            users: leaders.owners.clone(),
+            owner: self.owner,
+            owners: leaders.owners.clone(),
             keys: (ask.group_by == [Dimension::ApiKey]).then(|| leaders.ids(0).collect()),
         };
         grouping.groups = Groups::Known(&known);
