@@ -95,7 +95,7 @@ async fn publish_in_parts(
 
 async fn random_questions_are_answered_exactly(flavor: Flavor) -> Result<()> {
     let published = publish(flavor, 71, EVENTS, DAYS).await?;
-    // On the timescaledb flavor, closed hours and days are read from what is materialized.
+    // What is over is read from derived rungs.
     published.platform.maintain().await?;
     let (counted, refused, rows) = ask_all(&published, ROUNDS, Asked::random).await?;
     ensure!(

@@ -137,7 +137,7 @@ impl Asked {
         })
     }
 
-    /// The users or keys who lead, with other columns or without, over several buckets.
+    /// The users, keys or organizations who lead, over several buckets.
     pub(super) fn leaders_over_time(dice: &mut Dice, published: &Published) -> Result<Self> {
         let group_by = dice.pick(&LEADING);
         let (width, widest) = *dice.pick(&WIDTHS[2..6]);
@@ -158,6 +158,13 @@ impl Asked {
             ..Self::random(dice, published)?
         };
         if !dice.one_in(4) {
+            asked.filter.users.clear();
+            asked.filter.keys.clear();
+        }
+        if dice.one_in(5) {
+            // Or the organizations who lead the system.
+            asked.org_id = None;
+            asked.group_by = vec!["org_id"];
             asked.filter.users.clear();
             asked.filter.keys.clear();
         }
