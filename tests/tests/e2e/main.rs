@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod abandoned;
+mod admin_port;
 mod answers;
 mod batches;
 mod collect;
@@ -32,6 +33,7 @@ mod refused;
 mod rollups;
 mod supervision;
 mod tls;
+mod version;
 mod watermark;
 
 /// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
