@@ -16,6 +16,7 @@ mod decoder;
 mod failpoints;
 mod formats;
 mod freshness;
+mod grafana;
 mod import;
 mod keepalive;
 mod main_path;
