@@ -32,6 +32,7 @@ mod questions;
 mod reconcile;
 mod refused;
 mod rollups;
+mod setup;
 mod supervision;
 mod tls;
 mod version;
