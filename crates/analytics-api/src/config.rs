@@ -16,6 +16,11 @@ pub const KEYS: &[Key] = &[
         help: "TCP port of the API; 0 takes any free one",
     },
     Key {
+        name: "ADMIN_PORT",
+        default: None,
+        help: "TCP port that has /health, /ready and /metrics in place of PORT; 0 takes any free one",
+    },
+    Key {
         name: "DATABASE_URL",
         default: None,
         help: "postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=path; a role that \
@@ -83,6 +88,8 @@ pub const KEYS: &[Key] = &[
 pub struct Config {
     /// Where to listen, on all interfaces; 0 takes any free port.
     pub port: u16,
+    /// Where the probes and the metrics are; `None`: on `port`.
+    pub admin_port: Option<u16>,
     /// The database.
     pub database: Database,
     /// Connections to it.
@@ -151,8 +158,14 @@ impl Config {
     /// If a value is missing or not valid, or there is not exactly one source of keys.
     pub fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         let url: String = settings.required("DATABASE_URL")?;
+        let port = settings.required("PORT")?;
+        let admin_port = settings.optional("ADMIN_PORT")?;
+        if port != 0 && admin_port == Some(port) {
+            return Err(settings.invalid("ADMIN_PORT", "it is the same as PORT"));
+        }
         Ok(Self {
-            port: settings.required("PORT")?,
+            port,
+            admin_port,
             database: Database::parse(&url)
                 .map_err(|error| settings.invalid("DATABASE_URL", error.to_string()))?,
             pool_size: settings.within("DATABASE_POOL_SIZE", 1..=500)?,
@@ -223,12 +236,23 @@ mod tests {
     fn the_defaults_are_the_documented_ones() {
         let config = load(&[("JWT_SECRET", SECRET)]).unwrap();
         assert_eq!((config.port, config.pool_size), (8080, 10));
+        assert_eq!(config.admin_port, None);
         assert_eq!((config.rate_per_second, config.in_flight_limit), (100, 256));
         assert_eq!((config.jwt.leeway_seconds, config.jwt.issuer), (30, None));
         assert_eq!(
             (config.delayed_seconds, config.shutdown_delay),
             (60.0, Duration::from_secs(5))
         );
+    }
+
+    #[test]
+    fn the_admin_port_is_another_one() {
+        let admin_port = |port: &str| load(&[("JWT_SECRET", SECRET), ("ADMIN_PORT", port)]);
+        assert_eq!(admin_port("9090").unwrap().admin_port, Some(9090));
+        for port in ["8080", "70000", "http"] {
+            let message = admin_port(port).err().unwrap().to_string();
+            assert!(message.starts_with("ADMIN_PORT is not valid"), "{message}");
+        }
     }
 
     #[test]

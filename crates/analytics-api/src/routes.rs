@@ -47,9 +47,31 @@ pub const TABLE: [Entry; 13] = [
     Entry { path: "/metrics",                               readers: Readers::Everybody,    handler: || web::get().to(probes::exposition) },
 ];
 
-/// Registers the table.
-pub(crate) fn configure(service: &mut ServiceConfig) {
-    for entry in &TABLE {
+/// Which part of the table a port has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All of it.
+    Whole,
+    /// What callers ask.
+    Public,
+    /// What operators ask.
+    Admin,
+}
+
+impl Part {
+    fn has(self, path: &str) -> bool {
+        let of_operators = matches!(path, "/health" | "/ready" | "/metrics");
+        match self {
+            Self::Whole => true,
+            Self::Public => !of_operators,
+            Self::Admin => of_operators,
+        }
+    }
+}
+
+/// Registers a part of the table.
+pub(crate) fn configure(part: Part, service: &mut ServiceConfig) {
+    for entry in TABLE.iter().filter(|entry| part.has(entry.path)) {
         service.service(web::resource(entry.path).route((entry.handler)()));
     }
 }

@@ -19,7 +19,8 @@ use crate::auth::KeysError;
 use crate::config::Config;
 use crate::db::Unready;
 use crate::middleware::{limits::limits, observe::observe, problems::problems, request_id::request_id};
-use crate::{App, metrics, routes};
+use crate::routes::{self, Part};
+use crate::{App, metrics};
 
 /// Longer than any question may take, shorter than Kubernetes' grace period of 30 s less our delay.
 const DRAIN_SECONDS: u64 = 15;
@@ -59,37 +60,36 @@ pub enum StartError {
 pub struct Application {
     app: Data<App>,
     server: Server,
+    /// Of the probes and the metrics, where they have a port of their own.
+    admin: Option<Server>,
     address: SocketAddr,
     shutdown_delay: Duration,
 }
 
 impl Application {
-    /// Binds the configured port. Connections wait from here on; they are served by [`Self::run`].
+    /// Binds the configured ports. Connections wait from here on; they are served by [`Self::run`].
     ///
     /// # Errors
-    /// If the port is taken, or there are no usable keys.
+    /// If a port is taken, or there are no usable keys.
     pub fn bind(config: &Config, metrics_endpoint: MetricsEndpoint) -> Result<Self, StartError> {
-        let cannot_listen = |source| StartError::Listen {
-            port: config.port,
-            source,
-        };
         metrics::describe();
         let app = Data::new(App::new(config, metrics_endpoint)?);
-        let listener = listen(config.port).map_err(cannot_listen)?;
-        let address = listener.local_addr().map_err(cannot_listen)?;
-        let shared = app.clone();
-        let server = HttpServer::new(move || application(shared.clone()))
-            .client_request_timeout(HEADER_TIMEOUT)
-            // A caller that closes its side has hung up: what it asked for ends, and with it the question.
-            .h1_allow_half_closed(false)
-            .shutdown_timeout(DRAIN_SECONDS)
-            .disable_signals()
-            .listen(listener)
-            .map_err(cannot_listen)?
-            .run();
+        let part = match config.admin_port {
+            None => Part::Whole,
+            Some(_) => Part::Public,
+        };
+        let (server, address) = serve(&app, part, config.port)?;
+        let admin = config
+            .admin_port
+            .map(|port| serve(&app, Part::Admin, port))
+            .transpose()?;
+        if let Some((_, address)) = &admin {
+            info!(%address, "probes and metrics are served");
+        }
         Ok(Self {
             app,
             server,
+            admin: admin.map(|(server, _)| server),
             address,
             shutdown_delay: config.shutdown_delay,
         })
@@ -110,10 +110,19 @@ impl Application {
         let Self {
             app,
             mut server,
+            admin,
             address,
             shutdown_delay,
         } = self;
         let handle = server.handle();
+        // It answers until the process ends: a probe that gets no answer says less than a "no".
+        let admin_handle = admin.as_ref().map(Server::handle);
+        let mut admin = tokio::spawn(async move {
+            match admin {
+                Some(server) => server.await,
+                None => std::future::pending().await,
+            }
+        });
         let shared = app.clone();
         let beside = tokio::spawn(async move {
             tokio::join!(
@@ -124,6 +133,11 @@ impl Application {
         info!(%address, "listening");
         tokio::select! {
             ended = &mut server => return ended.map_err(StartError::Server),
+            ended = &mut admin => {
+                let (_, ()) = tokio::join!(server, handle.stop(false));
+                let ended = ended.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+                return ended.map_err(StartError::Server);
+            }
             why = wrong_schema(&app) => {
                 let (_, ()) = tokio::join!(server, handle.stop(false));
                 return Err(StartError::Schema(why));
@@ -141,14 +155,37 @@ impl Application {
         };
         let (ended, ()) = tokio::join!(server, stop);
         beside.abort();
+        if let Some(handle) = admin_handle {
+            handle.stop(false).await;
+        }
         info!("stopped");
         ended.map_err(StartError::Server)
     }
 }
 
+/// A server of a part of the table, listening on a port, and where that is.
+fn serve(app: &Data<App>, part: Part, port: u16) -> Result<(Server, SocketAddr), StartError> {
+    let cannot_listen = |source| StartError::Listen { port, source };
+    let listener = listen(port).map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    let shared = app.clone();
+    let mut server = HttpServer::new(move || application(shared.clone(), part))
+        .client_request_timeout(HEADER_TIMEOUT)
+        // A caller that closes its side has hung up: what it asked for ends, and with it the question.
+        .h1_allow_half_closed(false)
+        .shutdown_timeout(DRAIN_SECONDS)
+        .disable_signals();
+    if part == Part::Admin {
+        server = server.workers(1);
+    }
+    let server = server.listen(listener).map_err(cannot_listen)?.run();
+    Ok((server, address))
+}
+
 /// Everything around the handlers; each `wrap` lies outside of the ones before it.
 fn application(
     app: Data<App>,
+    part: Part,
 ) -> ActixApp<
     impl actix_web::dev::ServiceFactory<
         actix_web::dev::ServiceRequest,
@@ -160,7 +197,7 @@ fn application(
 > {
     ActixApp::new()
         .app_data(app)
-        .configure(routes::configure)
+        .configure(|service| routes::configure(part, service))
         .wrap(Compress::default())
         .wrap(from_fn(limits))
         .wrap(from_fn(problems))

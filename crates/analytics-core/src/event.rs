@@ -117,7 +117,36 @@ pub enum Reason {
     RefusedByDatabase,
 }
 
+// `ALL` lacks none of them: it is as long as its last one's place says.
+const _: () = assert!(Reason::ALL.len() == Reason::RefusedByDatabase as usize + 1);
+
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::EmptyBody,
+        Self::InvalidUtf8,
+        Self::InvalidJson,
+        Self::NotAnObject,
+        Self::MissingField,
+        Self::NullField,
+        Self::DuplicateField,
+        Self::ConflictingFields,
+        Self::WrongType,
+        Self::InvalidUuid,
+        Self::InvalidTime,
+        Self::InvalidNumber,
+        Self::Negative,
+        Self::NotAnInteger,
+        Self::OutOfRange,
+        Self::TotalMismatch,
+        Self::Empty,
+        Self::TooLong,
+        Self::ContainsNul,
+        Self::TooOld,
+        Self::InTheFuture,
+        Self::RefusedByDatabase,
+    ];
+
     /// The reason as stored and counted.
     #[must_use]
     pub fn code(self) -> &'static str {

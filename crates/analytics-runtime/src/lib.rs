@@ -1,6 +1,6 @@
 //! What both services need to run and neither should have its own version of: [`settings`] read once,
-//! [`logging`], the [`metrics_endpoint`], [`postgres`] over TLS, the [`schema`] check at start, and the
-//! [`shutdown`] signal.
+//! [`logging`], the [`metrics_endpoint`], [`postgres`] over TLS, the [`schema`] check at start, the
+//! [`shutdown`] signal, and the [`version`].
 
 pub mod logging;
 pub mod metrics_endpoint;
@@ -9,3 +9,4 @@ pub mod schema;
 pub mod settings;
 pub mod shutdown;
 pub mod tls;
+pub mod version;

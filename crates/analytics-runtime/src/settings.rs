@@ -2,7 +2,8 @@
 //!
 //! The environment wins over the file named by `CONFIG_FILE`. A key of the file that no service knows
 //! stops the start, and so does a value that does not parse; the message names the key and what it may
-//! be. Values never appear in a message: some are secrets.
+//! be. Values never appear in a message: some are secrets. A secret may also stand in a file of its own, which
+//! the key with `_FILE` behind it names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,6 +39,14 @@ pub const SHARED_KEYS: &[Key] = &[
         default: None,
         help: "path of a TOML file with any of these keys; the environment wins over it",
     },
+];
+
+/// The keys whose values are secrets, in either service, and the keys that name a file with the value instead.
+const SECRET_FILES: &[(&str, &str)] = &[
+    ("DATABASE_URL", "DATABASE_URL_FILE"),
+    ("MAINTENANCE_DATABASE_URL", "MAINTENANCE_DATABASE_URL_FILE"),
+    ("RABBITMQ_URL", "RABBITMQ_URL_FILE"),
+    ("JWT_SECRET", "JWT_SECRET_FILE"),
 ];
 
 /// The values of the declared keys.
@@ -76,6 +85,20 @@ pub enum SettingsError {
         /// All keys.
         known: String,
     },
+    /// A secret is given directly and by a file.
+    #[error("{name} and {name}_FILE are both set: only one of them can be meant")]
+    Twice {
+        /// The key of the secret.
+        name: &'static str,
+    },
+    /// The file of a secret cannot be used.
+    #[error("{name}_FILE names a file that cannot be used: {problem}")]
+    SecretFile {
+        /// The key of the secret.
+        name: &'static str,
+        /// What is wrong with the file; holds nothing of what is in it.
+        problem: String,
+    },
     /// The file cannot be read or is no TOML.
     #[error("CONFIG_FILE cannot be read: {0}")]
     File(String),
@@ -110,10 +133,12 @@ impl Settings {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
         let keys: Vec<Key> = keys.iter().chain(SHARED_KEYS).copied().collect();
+        let names: Vec<&'static str> = keys.iter().flat_map(names_of).collect();
         let declared = |name: &str| {
-            keys.iter()
-                .find(|key| key.name.eq_ignore_ascii_case(name))
-                .map(|k| k.name)
+            names
+                .iter()
+                .copied()
+                .find(|known| known.eq_ignore_ascii_case(name))
         };
         // Unfiltered, `config` would take in every variable of the environment.
         let environment: std::collections::HashMap<String, String> = variables
@@ -133,9 +158,15 @@ impl Settings {
         for (name, value) in merged {
             let known = declared(&name).ok_or_else(|| SettingsError::Unknown {
                 name,
-                known: keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", "),
+                known: names.join(", "),
             })?;
             values.insert(known, value);
+        }
+        for (name, file) in SECRET_FILES {
+            let Some(path) = values.remove(file) else { continue };
+            if values.insert(name, secret(name, &path)?).is_some() {
+                return Err(SettingsError::Twice { name });
+            }
         }
         Ok(Self { keys, values })
     }
@@ -206,6 +237,24 @@ impl Settings {
             problem: problem.into(),
             help,
         }
+    }
+}
+
+/// The names that a key may be given by.
+fn names_of(key: &Key) -> impl Iterator<Item = &'static str> + use<> {
+    let name = key.name;
+    let file = SECRET_FILES.iter().find(|(secret, _)| *secret == name);
+    std::iter::once(name).chain(file.map(|(_, file)| *file))
+}
+
+/// The secret in a file. Editors and `kubectl` end a file with a newline, which is not part of it.
+fn secret(name: &'static str, path: &str) -> Result<String, SettingsError> {
+    let unusable = |problem: String| SettingsError::SecretFile { name, problem };
+    let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    match line.strip_suffix('\r').unwrap_or(line) {
+        "" => Err(unusable("it is empty".to_owned())),
+        secret => Ok(secret.to_owned()),
     }
 }
 
@@ -285,6 +334,55 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(!error.contains("s3cret") && error.len() > 30, "{error}");
+    }
+
+    #[test]
+    fn a_secret_may_stand_in_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("url");
+        let path = path.to_str().unwrap();
+        for (written, read) in [
+            ("postgres://a", "postgres://a"),
+            ("postgres://a\n", "postgres://a"),
+            ("postgres://a\r\n", "postgres://a"),
+            ("postgres://a\n\n", "postgres://a\n"),
+        ] {
+            std::fs::write(path, written).unwrap();
+            let settings = load(&[("DATABASE_URL_FILE", path)]).unwrap();
+            assert_eq!(settings.text("DATABASE_URL"), Some(read), "{written:?}");
+        }
+        // A file named by the file, in whichever case.
+        let file = directory.path().join("settings.toml");
+        std::fs::write(&file, format!("database_url_file = {path:?}\n")).unwrap();
+        let settings = load(&[("CONFIG_FILE", file.to_str().unwrap())]).unwrap();
+        assert_eq!(settings.text("DATABASE_URL"), Some("postgres://a\n"));
+    }
+
+    #[test]
+    fn a_file_of_a_secret_that_cannot_be_used_stops_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("url");
+        let path = path.to_str().unwrap();
+        let refused = |variables: &[(&str, &str)]| load(variables).unwrap_err().to_string();
+        let missing = refused(&[("DATABASE_URL_FILE", path)]);
+        assert!(missing.starts_with("DATABASE_URL_FILE "), "{missing}");
+        for unusable in [&b""[..], b"\n", b"s3cret\xff"] {
+            std::fs::write(path, unusable).unwrap();
+            let message = refused(&[("DATABASE_URL_FILE", path)]);
+            assert!(message.starts_with("DATABASE_URL_FILE "), "{message}");
+            assert!(!message.contains("s3cret"), "{message}");
+        }
+        std::fs::write(path, "postgres://a").unwrap();
+        let twice = refused(&[("DATABASE_URL_FILE", path), ("DATABASE_URL", "postgres://b")]);
+        assert!(
+            twice.contains("DATABASE_URL and DATABASE_URL_FILE are both set"),
+            "{twice}"
+        );
+        // What is no secret has no such twin.
+        let file = directory.path().join("settings.toml");
+        std::fs::write(&file, format!("PORT_FILE = {path:?}\n")).unwrap();
+        let unknown = refused(&[("CONFIG_FILE", file.to_str().unwrap())]);
+        assert!(unknown.to_lowercase().contains("port_file"), "{unknown}");
     }
 
     #[test]

@@ -16,6 +16,11 @@ pub const KEYS: &[Key] = &[
         help: "TCP port of /health, /ready and /metrics; 0 takes a free one",
     },
     Key {
+        name: "ADMIN_PORT",
+        default: None,
+        help: "the same port, by the name that both services know; wins over PORT",
+    },
+    Key {
         name: "DATABASE_URL",
         default: None,
         help: "postgres://user:password@host:5432/database?sslmode=disable|prefer|require|verify-full&sslrootcert=FILE; needs INSERT on usage_events",
@@ -218,7 +223,10 @@ impl WorkerConfig {
     pub fn read(settings: &Settings) -> Result<Self, SettingsError> {
         let consumers = settings.within("CONSUMER_WORKERS", 1..=64)?;
         Ok(Self {
-            port: settings.required("PORT")?,
+            port: match settings.optional("ADMIN_PORT")? {
+                Some(port) => port,
+                None => settings.required("PORT")?,
+            },
             database: database(settings, "DATABASE_URL")?.session("ingest-worker", WRITER_SESSION),
             broker: broker(settings)?,
             queue: queue_name(settings)?,

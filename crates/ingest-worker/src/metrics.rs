@@ -1,6 +1,7 @@
 //! Every metric of the worker: one closed list, with units and help. No organization and no user is ever
 //! a label.
 
+use analytics_core::event::Reason;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 /// Events whose rows were committed.
@@ -41,6 +42,8 @@ pub const ALARMS: &str = "usage_ingest_sessions_given_up_total";
 pub const QUEUE_READY: &str = "usage_ingest_queue_ready_messages";
 /// Age of the oldest unacknowledged delivery; 0 without one.
 pub const OLDEST_UNACKED: &str = "usage_ingest_oldest_unacked_seconds";
+/// Age of the moment through which this worker has counted everything that was published.
+pub const COUNTED_AGE: &str = "usage_ingest_counted_through_age_seconds";
 /// Deliveries that are not acknowledged.
 pub const UNACKED: &str = "usage_ingest_unacked_deliveries";
 /// 1 if this process does the maintenance.
@@ -130,6 +133,11 @@ pub fn describe() {
         Unit::Seconds,
         "Age of the oldest unacknowledged delivery; 0 without one"
     );
+    describe_gauge!(
+        COUNTED_AGE,
+        Unit::Seconds,
+        "Age of the moment through which this worker has counted everything that was published"
+    );
     describe_gauge!(UNACKED, Unit::Count, "Deliveries that are not acknowledged");
     describe_gauge!(MAINTAINER, Unit::Count, "1 if this process does the maintenance");
     describe_gauge!(
@@ -151,6 +159,10 @@ pub fn describe() {
     );
     for name in [STORED, DUPLICATES, REDELIVERED, RETRIED, GENERATIONS] {
         metrics::counter!(name).increment(0);
+    }
+    // A series that begins with its first letter would hide that letter from every rate.
+    for reason in Reason::ALL {
+        metrics::counter!(DEAD_LETTERED, "reason" => reason.code()).increment(0);
     }
     for name in [BROKER_UP, DATABASE_UP, BRAKED] {
         metrics::gauge!(name).set(0.0);

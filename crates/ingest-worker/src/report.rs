@@ -160,6 +160,9 @@ pub async fn run(
     let mut beat = ticker();
     loop {
         let last = stop.run_until_cancelled(beat.tick()).await.is_none();
+        // One that has confirmed nothing yet is as far behind as it is old.
+        let counted_through = knowledge.report(Instant::now()).0.unwrap_or(started_at);
+        ::metrics::gauge!(metrics::COUNTED_AGE).set(counted_through.elapsed().as_secs_f64());
         let lacked_partition = progress.lacked_partition();
         let written = async {
             let connection = match connected.take() {

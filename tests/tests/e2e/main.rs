@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 mod abandoned;
+mod admin_port;
 mod answers;
 mod batches;
 mod closing;
@@ -16,6 +17,7 @@ mod decoder;
 mod failpoints;
 mod formats;
 mod freshness;
+mod grafana;
 mod import;
 mod keepalive;
 mod main_path;
@@ -31,9 +33,11 @@ mod questions;
 mod reconcile;
 mod refused;
 mod rollups;
+mod setup;
 mod supervision;
 mod tls;
 mod token_details;
+mod version;
 
 /// Makes a test of a function for each flavor. The timescaledb one passes without a server of that kind:
 /// `make test` says loudly that it was not tested.

@@ -66,11 +66,23 @@ async fn metrics_count_what_happened(flavor: Flavor) -> Result<()> {
         "{text}"
     );
 
+    worker
+        .wait_metric("usage_ingest_counted_through_age_seconds", |age| {
+            age > 0.0 && age < 5.0
+        })
+        .await?;
+    // Each reason is there from the start, so that its first letter is seen as a rise.
+    let letter = |reason: &str| format!("usage_ingest_dead_letters_total{{reason=\"{reason}\"}} 0");
+    ensure!(text.contains(&letter("refused_by_database")), "{text}");
+
     // Without its database: what is held ages, and readiness says what is missing, and why.
     platform.lock_out_the_writer(true).await?;
     publisher.publish([&self::events(92, 1)[0].body]).await?;
     worker
         .wait_metric("usage_ingest_oldest_unacked_seconds", |age| age > 1.0)
+        .await?;
+    worker
+        .wait_metric("usage_ingest_counted_through_age_seconds", |age| age > 5.0)
         .await?;
     worker
         .wait_metric("usage_ingest_batches_retried_total", |retried| retried > 0.0)

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::application;
 use crate::App;
 use crate::config::{Config, KEYS};
+use crate::routes::Part;
 
 /// What came back.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ pub(crate) fn app(settings: &[(&str, &str)]) -> Data<App> {
 
 /// Sends one request.
 pub(crate) async fn send(app: &Data<App>, request: TestRequest) -> Reply {
-    let service = init_service(application(app.clone())).await;
+    let service = init_service(application(app.clone(), Part::Whole)).await;
     let response = try_call_service(&service, request.to_request()).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let body = actix_web::test::read_body(response).await.to_vec();
