@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs from Debian's or Ubuntu's packages what the build and the private servers need, when it is
 # missing. Only programs are wanted: no cluster is created, no service started, and nothing that runs
-# already is touched. Silent when everything is there. With `faults`, also what only the fault matrix needs.
+# already is touched. Silent when everything is there. With `faults`, also what only the fault matrix needs; with
+# `browser`, what only the tests of the dashboard need.
 set -euo pipefail
 
 POSTGRES_MIN=15
@@ -27,6 +28,9 @@ command -v runuser >/dev/null || wanted+=(util-linux)
 # A worker with a wrong clock.
 if [ "${1:-}" = faults ] && ! compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null; then
     wanted+=(libfaketime)
+fi
+if [ "${1:-}" = browser ] && ! [ -x /usr/bin/chromium ] && ! [ -x /usr/bin/chromium-browser ]; then
+    wanted+=(chromium)
 fi
 [ ${#wanted[@]} -eq 0 ] && exit 0
 

@@ -19,7 +19,7 @@ use crate::auth::KeysError;
 use crate::config::Config;
 use crate::db::Unready;
 use crate::middleware::{limits::limits, observe::observe, problems::problems, request_id::request_id};
-use crate::{App, metrics, routes};
+use crate::{App, dashboard, metrics, routes};
 
 /// Longer than any question may take, shorter than Kubernetes' grace period of 30 s less our delay.
 const DRAIN_SECONDS: u64 = 15;
@@ -158,9 +158,15 @@ fn application(
         InitError = (),
     >,
 > {
+    let pages = if app.dashboard {
+        dashboard::configure
+    } else {
+        dashboard::configure_none
+    };
     ActixApp::new()
         .app_data(app)
         .configure(routes::configure)
+        .configure(pages)
         .wrap(Compress::default())
         .wrap(from_fn(limits))
         .wrap(from_fn(problems))
@@ -214,6 +220,8 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
 
 #[cfg(test)]
 mod contract_parameters;
+#[cfg(test)]
+mod dashboard_pages;
 #[cfg(test)]
 mod identity_matrix;
 #[cfg(test)]
