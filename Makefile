@@ -43,7 +43,7 @@ down: ## Stop them; their data stays
 	cargo run --package e2e --bin dev -- down
 endif
 
-demo: packages web ## Everything at work: servers, services, a month of usage, answers (DEMO_SECONDS=60 ends by itself)
+demo: packages web ## Everything at work: servers, services, two months of usage, the dashboard (DEMO_SECONDS=60 ends by itself)
 	cargo build --release --workspace --bins
 	@$(TARGET)/release/dev demo $(if $(PLAIN),--plain)
 
