@@ -38,6 +38,15 @@ async fn the_page_needs_no_token_and_may_reach_nothing_else() {
     let file = send(&app, TestRequest::get().uri(&format!("/assets/{script}"))).await;
     assert_eq!(file.status, StatusCode::OK);
     assert_eq!(file.header("content-type"), "text/javascript; charset=utf-8");
+    let asked = TestRequest::get().uri(&format!("/assets/{script}"));
+    let small = send(&app, asked.insert_header(("Accept-Encoding", "gzip, br"))).await;
+    assert_eq!(
+        (small.header("content-encoding"), small.header("vary")),
+        ("gzip", "accept-encoding")
+    );
+    assert_eq!(small.header("content-type"), "text/javascript; charset=utf-8");
+    assert!(small.body.len() < 140_000, "{} bytes", small.body.len());
+    assert!(small.body.starts_with(&[0x1f, 0x8b]) && !file.body.starts_with(&[0x1f, 0x8b]));
     assert_eq!(
         file.header("cache-control"),
         "public, max-age=31536000, immutable"
