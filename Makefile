@@ -7,7 +7,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages up down demo test test-faults soak bench lint contract client fmt deploy-test dashboards \
+.PHONY: help packages web browser up down demo test test-faults soak bench lint contract client fmt deploy-test dashboards \
 	chart-readme images sbom
 
 # Where cargo builds to, wherever that is configured.
@@ -20,6 +20,13 @@ help: ## List the commands
 
 packages:
 	@deploy/local/install-packages.sh
+
+web: ## Build the dashboard that analytics-api embeds (needs Node 20)
+	@web/build.sh
+
+# Only the tests of the dashboard need it; where it cannot be had, they say so.
+browser: web
+	@if [ -f web/dist/index.html ]; then deploy/local/install-packages.sh browser || true; fi
 
 ifdef DOCKER
 up:
@@ -37,13 +44,14 @@ down: ## Stop them; their data stays
 	cargo run --package e2e --bin dev -- down
 endif
 
-demo: packages ## Everything at work: servers, services, a month of usage, answers (DEMO_SECONDS=60 ends by itself)
+demo: packages web ## Everything at work: servers, services, two months of usage, the dashboard (DEMO_SECONDS=60 ends by itself)
 	cargo build --release --workspace --bins
 	@$(TARGET)/release/dev demo $(if $(PLAIN),--plain)
 
 # Built as a whole first, so that the suite's own build finds everything compiled with the same features.
-test: packages deploy-test ## All tests, on real servers, in both flavors where the server has TimescaleDB
+test: packages web browser deploy-test ## All tests, on real servers, in both flavors where the server has TimescaleDB
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
+	@if [ -f web/dist/index.html ] && [ -d web/node_modules ]; then npm --prefix web run --silent test; fi
 	@$(TARGET)/debug/dev test $(if $(APACHE),--apache)
 
 test-faults: packages ## The whole fault matrix, one fault after the other: about an hour (`make test` has a quick part)

@@ -2,7 +2,7 @@
 # Installs from Debian's or Ubuntu's packages what the build and the private servers need, when it is
 # missing. Only programs are wanted: no cluster is created, no service started, and nothing that runs
 # already is touched. Silent when everything is there. With `faults`, also what only the fault matrix needs; with
-# `rules`, also promtool, for the alert rules.
+# `rules`, also promtool, for the alert rules; with `browser`, what only the tests of the dashboard need.
 set -euo pipefail
 
 POSTGRES_MIN=15
@@ -31,6 +31,9 @@ if [ "${1:-}" = faults ] && ! compgen -G '/usr/lib/*/faketime/libfaketime.so.1' 
 fi
 if [ "${1:-}" = rules ]; then
     command -v promtool >/dev/null || wanted+=(prometheus)
+fi
+if [ "${1:-}" = browser ] && ! [ -x /usr/bin/chromium ] && ! [ -x /usr/bin/chromium-browser ]; then
+    wanted+=(chromium)
 fi
 [ ${#wanted[@]} -eq 0 ] && exit 0
 

@@ -77,6 +77,11 @@ pub const KEYS: &[Key] = &[
         help: "from which age on an answer calls itself delayed, in seconds, 1 to 86400",
     },
     Key {
+        name: "DASHBOARD_ENABLED",
+        default: Some("true"),
+        help: "whether the dashboard is served at /; true or false",
+    },
+    Key {
         name: "SHUTDOWN_DELAY_SECONDS",
         default: Some("5"),
         help: "how long /ready says no before the server stops, so that load balancers notice; 0 to 300",
@@ -102,6 +107,8 @@ pub struct Config {
     pub in_flight_limit: usize,
     /// From which age on an answer is delayed.
     pub delayed_seconds: f64,
+    /// Whether the dashboard is served.
+    pub dashboard: bool,
     /// How long readiness is false before the server stops.
     pub shutdown_delay: Duration,
 }
@@ -173,6 +180,7 @@ impl Config {
             rate_per_second: settings.within("RATE_LIMIT_PER_SECOND", 0..=1_000_000)?,
             in_flight_limit: settings.within("IN_FLIGHT_LIMIT", 1..=100_000)?,
             delayed_seconds: settings.within("FRESHNESS_DELAYED_SECONDS", 1.0..=86_400.0)?,
+            dashboard: settings.required("DASHBOARD_ENABLED")?,
             shutdown_delay: Duration::from_secs(settings.within("SHUTDOWN_DELAY_SECONDS", 0..=300)?),
         })
     }
@@ -239,6 +247,7 @@ mod tests {
         assert_eq!(config.admin_port, None);
         assert_eq!((config.rate_per_second, config.in_flight_limit), (100, 256));
         assert_eq!((config.jwt.leeway_seconds, config.jwt.issuer), (30, None));
+        assert!(config.dashboard);
         assert_eq!(
             (config.delayed_seconds, config.shutdown_delay),
             (60.0, Duration::from_secs(5))
@@ -280,6 +289,14 @@ mod tests {
         assert!(refused(&[("JWT_JWKS_URL", "ftp://idp.example/keys")]).contains("JWT_JWKS_URL"));
         assert!(load(&[("JWT_JWKS_URL", "https://idp.example/keys")]).is_ok());
         assert!(load(&[("JWT_JWKS_FILE", "keys.json")]).is_ok());
+    }
+
+    #[test]
+    fn the_dashboard_is_on_or_off() {
+        let dashboard = |value| load(&[("JWT_SECRET", SECRET), ("DASHBOARD_ENABLED", value)]);
+        assert!(!dashboard("false").unwrap().dashboard);
+        let refused = dashboard("maybe").err().unwrap().to_string();
+        assert!(refused.contains("DASHBOARD_ENABLED"), "{refused}");
     }
 
     #[test]

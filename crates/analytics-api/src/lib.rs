@@ -5,7 +5,8 @@
 //! its route, and whatever fails gets a problem body. `routes` names every path and who may read it;
 //! `auth` proves the bearer token and gives the handler a permit; `params` reads the query string; the
 //! permit writes the question, `analytics_core` its SQL, `db` asks it, and `handlers::answer` shapes what
-//! came back. A handler that has no permit has nothing that `db` would ask.
+//! came back. A handler that has no permit has nothing that `db` would ask. The page in `dashboard` asks like
+//! any other client: it has no way of its own to the numbers.
 //!
 //! # The application is a value
 //! [`Application::bind`] takes a port (0 takes any) and tells its address; [`Application::run`] serves until
@@ -14,6 +15,7 @@
 mod admission;
 mod auth;
 pub mod config;
+mod dashboard;
 mod db;
 mod error;
 mod handlers;
@@ -43,6 +45,7 @@ pub(crate) struct App {
     database: Database,
     metrics: MetricsEndpoint,
     delayed_seconds: f64,
+    dashboard: bool,
     shutting_down: AtomicBool,
 }
 
@@ -54,6 +57,7 @@ impl App {
             database: Database::new(&config.database, config.pool_size)?,
             metrics,
             delayed_seconds: config.delayed_seconds,
+            dashboard: config.dashboard,
             shutting_down: AtomicBool::new(false),
         })
     }

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::db::Unready;
 use crate::middleware::{limits::limits, observe::observe, problems::problems, request_id::request_id};
 use crate::routes::{self, Part};
-use crate::{App, metrics};
+use crate::{App, dashboard, metrics};
 
 /// Longer than any question may take, shorter than Kubernetes' grace period of 30 s less our delay.
 const DRAIN_SECONDS: u64 = 15;
@@ -195,9 +195,15 @@ fn application(
         InitError = (),
     >,
 > {
+    let pages = if app.dashboard && part != Part::Admin {
+        dashboard::configure
+    } else {
+        dashboard::configure_none
+    };
     ActixApp::new()
         .app_data(app)
         .configure(|service| routes::configure(part, service))
+        .configure(pages)
         .wrap(Compress::default())
         .wrap(from_fn(limits))
         .wrap(from_fn(problems))
@@ -251,6 +257,8 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
 
 #[cfg(test)]
 mod contract_parameters;
+#[cfg(test)]
+mod dashboard_pages;
 #[cfg(test)]
 mod identity_matrix;
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod collect;
 mod columnstore;
 mod compatible;
 mod contracts;
+mod dashboard;
 mod dead_letters;
 mod decoder;
 mod failpoints;

@@ -235,7 +235,12 @@ impl Platform {
 
     /// Takes the database away from the worker, or gives it back.
     pub(crate) async fn lock_out_the_writer(&self, out: bool) -> Result<()> {
-        let role = self.role("writer");
+        self.lock_out("writer", out).await
+    }
+
+    /// Takes the database away from a role, or gives it back.
+    pub(crate) async fn lock_out(&self, right: &str, out: bool) -> Result<()> {
+        let role = self.role(right);
         let statement = if out {
             format!(
                 "ALTER ROLE {role} NOLOGIN; \

@@ -16,7 +16,7 @@ use comparison::Comparison;
 use figures::{Figures, Line};
 use freshness::{BucketState, Freshness};
 use projection::Projection;
-pub(crate) use response::{respond, respond_page};
+pub(crate) use response::{knows, respond, respond_page};
 
 /// What `cost` is in.
 pub(crate) const CURRENCY: &str = "USD";

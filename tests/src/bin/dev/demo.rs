@@ -24,7 +24,8 @@ use crate::tables::{self, thousands};
 
 const DATABASE: &str = "usage_analytics";
 const QUEUE: &str = "usage-events";
-const HISTORY_DAYS: i64 = 30;
+/// The running month, and the same days of the one before.
+const HISTORY_DAYS: i64 = 62;
 const HISTORY_EVENTS: usize = 200_000;
 /// Events that are published twice, as a producer does that missed the confirmation.
 const REPEATED: usize = 2_000;
@@ -108,7 +109,7 @@ impl Demo {
         Ok(demo)
     }
 
-    /// A month of events, some of them twice, and twenty messages that are none.
+    /// Two months of events, some of them twice, and twenty messages that are none.
     async fn publish_history(&mut self) -> Result<()> {
         let step = Step::begin(format!(
             "publishing {HISTORY_DAYS} days of usage: {} events, {} of them twice, 20 malformed messages",
@@ -204,6 +205,14 @@ impl Demo {
 
         let org_admin = Claims::org_admin(largest).sign(token::SECRET)?;
         let url = |path: &str, parameters: &[(&str, &str)]| self.client.url(path, parameters);
+        writeln!(
+            out,
+            "\nLook at it, as the system admin and as the admin of the largest organization:\n"
+        )?;
+        for token in [self.client.token(), &org_admin] {
+            // In the fragment, which browsers do not send; the page removes it at once.
+            writeln!(out, "  {}#token={token}", self.api.url("/"))?;
+        }
         writeln!(out, "\nAsk yourself. As the system admin:\n")?;
         writeln!(out, "  export TOKEN={}", self.client.token())?;
         for url in [

@@ -1,6 +1,7 @@
 //! The commands of a developer's machine: `make up`, `make down`, `make test` and so on end here.
 
 mod bench;
+mod browser;
 mod contract;
 mod demo;
 mod interrupt;
@@ -33,7 +34,7 @@ enum Command {
     },
     /// Stop them; their data stays.
     Down,
-    /// Everything at work on servers of its own, with a month of usage and live events; DEMO_SECONDS ends it
+    /// Everything at work on servers of its own, with two months of usage and live events; DEMO_SECONDS ends it
     /// and checks every answer.
     Demo {
         /// PostgreSQL without TimescaleDB, even where it is installed.

@@ -12,6 +12,7 @@ use e2e::servers::{Edition, Postgres, Profile, RabbitMq, place};
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 
+use crate::browser;
 use crate::interrupt::{self, Interrupt};
 use crate::secrets;
 use crate::services::built;
@@ -109,11 +110,17 @@ impl Suite {
             .env("E2E_API_BIN", built("analytics-api")?)
             // A test that failed says why in its error; a hundred lines of threads and runtimes hide it.
             .env("RUST_LIB_BACKTRACE", "0")
-            .env_remove("E2E_TIMESCALEDB_URL");
+            .env_remove("E2E_TIMESCALEDB_URL")
+            .env_remove("E2E_BROWSER");
+        let browser = browser::to_test_with();
+        if let Ok(browser) = &browser {
+            command.env("E2E_BROWSER", browser);
+        }
         if let Some(timescale) = &self.timescale {
             command.env("E2E_TIMESCALEDB_URL", timescale.url("postgres"));
         }
         self.say_which_flavors();
+        browser::say(browser.as_ref());
         let ended = cargo(interrupt, &mut command).await;
         if matches!(ended, Ok(Ended::With(0))) {
             secrets::search(&self.logs)?;
@@ -121,6 +128,7 @@ impl Suite {
             std::fs::remove_dir_all(&self.logs)?;
         }
         self.say_which_flavors();
+        browser::say(browser.as_ref());
         ended
     }
 

@@ -137,7 +137,7 @@ fn tag(request: &HttpRequest, media: Media, lasting: &impl Serialize) -> Result<
 }
 
 /// Whether the caller has the answer of this tag.
-fn knows(request: &HttpRequest, tag: &str) -> bool {
+pub(crate) fn knows(request: &HttpRequest, tag: &str) -> bool {
     let strong = |tag: &'_ str| tag.trim().trim_start_matches("W/").to_owned();
     let mut known = request.headers().get_all(IF_NONE_MATCH);
     known.any(|value| {
