@@ -18,7 +18,9 @@ use tracing::{info, warn};
 use crate::auth::KeysError;
 use crate::config::Config;
 use crate::db::Unready;
-use crate::middleware::{limits::limits, observe::observe, problems::problems, request_id::request_id};
+use crate::middleware::{
+    connection, limits::limits, observe::observe, problems::problems, request_id::request_id,
+};
 use crate::{App, metrics, routes};
 
 /// Longer than any question may take, shorter than Kubernetes' grace period of 30 s less our delay.
@@ -80,8 +82,7 @@ impl Application {
         let shared = app.clone();
         let server = HttpServer::new(move || application(shared.clone()))
             .client_request_timeout(HEADER_TIMEOUT)
-            // A caller that closes its side has hung up: what it asked for ends, and with it the question.
-            .h1_allow_half_closed(false)
+            .on_connect(connection::remember)
             .shutdown_timeout(DRAIN_SECONDS)
             .disable_signals()
             .listen(listener)
@@ -163,6 +164,7 @@ fn application(
         .configure(routes::configure)
         .wrap(Compress::default())
         .wrap(from_fn(limits))
+        .wrap(from_fn(connection::connection))
         .wrap(from_fn(problems))
         .wrap(from_fn(observe))
         .wrap(from_fn(request_id))

@@ -9,6 +9,7 @@ mod batches;
 mod collect;
 mod columnstore;
 mod compatible;
+mod connections;
 mod contracts;
 mod dead_letters;
 mod decoder;
