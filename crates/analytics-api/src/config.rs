@@ -1,6 +1,7 @@
 //! What can be set, with its default, and the rules between keys.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -81,8 +82,10 @@ pub const KEYS: &[Key] = &[
 /// What the service runs with.
 #[derive(Clone)]
 pub struct Config {
-    /// Where to listen, on all interfaces; 0 takes any free port.
+    /// Where to listen; 0 takes any free port.
     pub port: u16,
+    /// The address to listen on; without one, all of the host's.
+    pub bind_address: Option<IpAddr>,
     /// The database.
     pub database: Database,
     /// Connections to it.
@@ -153,6 +156,7 @@ impl Config {
         let url: String = settings.required("DATABASE_URL")?;
         Ok(Self {
             port: settings.required("PORT")?,
+            bind_address: settings.optional("BIND_ADDRESS")?,
             database: Database::parse(&url)
                 .map_err(|error| settings.invalid("DATABASE_URL", error.to_string()))?,
             pool_size: settings.within("DATABASE_POOL_SIZE", 1..=500)?,

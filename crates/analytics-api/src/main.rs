@@ -7,9 +7,19 @@ use analytics_api::config::{Config, KEYS};
 use analytics_runtime::metrics_endpoint::MetricsEndpoint;
 use analytics_runtime::settings::Settings;
 use analytics_runtime::{logging, shutdown, tls};
+use clap::Parser;
+
+/// Answers questions about usage over HTTP.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Settings come from the environment; the README lists them."
+)]
+struct Arguments {}
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    Arguments::parse();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,8 +1,7 @@
 //! The application as a value: bound to a port, served until it is told to stop.
 
 use std::future::Future;
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use actix_web::dev::Server;
 use actix_web::middleware::{Compress, from_fn};
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
+use analytics_runtime::listener::listen;
 use analytics_runtime::metrics_endpoint::MetricsEndpoint;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -27,8 +26,6 @@ use crate::{App, metrics, routes};
 const DRAIN_SECONDS: u64 = 15;
 /// A client that sends its headers slower than this holds a connection for nothing.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections that the kernel keeps until they are accepted.
-const BACKLOG: i32 = 1_024;
 /// How often a database that is away is looked for at start.
 const FIRST_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -36,7 +33,7 @@ const FIRST_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The port.
-    #[error("cannot listen on port {port}")]
+    #[error("cannot listen on port {port}: {source}")]
     Listen {
         /// The port that was asked for.
         port: u16,
@@ -77,7 +74,7 @@ impl Application {
         };
         metrics::describe();
         let app = Data::new(App::new(config, metrics_endpoint)?);
-        let listener = listen(config.port).map_err(cannot_listen)?;
+        let listener = listen(config.bind_address, config.port).map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
         let shared = app.clone();
         let server = HttpServer::new(move || application(shared.clone()))
@@ -189,28 +186,6 @@ async fn wrong_schema(app: &App) -> String {
             }
         }
         sleep(FIRST_LOOK_INTERVAL).await;
-    }
-}
-
-/// On all addresses of the host, those of IPv6 and those of IPv4.
-fn listen(port: u16) -> std::io::Result<TcpListener> {
-    let on = |domain, address: SocketAddr| -> std::io::Result<TcpListener> {
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket.into())
-    };
-    match on(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
-        // A port that is taken is taken; a host without IPv6 has IPv4.
-        Err(error) if error.kind() != ErrorKind::AddrInUse => {
-            on(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())
-        }
-        bound => bound,
     }
 }
 

@@ -3,8 +3,11 @@
 //! The environment wins over the file named by `CONFIG_FILE`. A key of the file that no service knows
 //! stops the start, and so does a value that does not parse; the message names the key and what it may
 //! be. Values never appear in a message: some are secrets.
+//!
+//! One line break at a value's end is not part of it: files of secrets end with one. Other white space around a
+//! value is refused, as nobody sees it. A variable whose name is nearly a key's is warned about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
@@ -38,6 +41,11 @@ pub const SHARED_KEYS: &[Key] = &[
         default: None,
         help: "path of a TOML file with any of these keys; the environment wins over it",
     },
+    Key {
+        name: "BIND_ADDRESS",
+        default: None,
+        help: "IP address to listen on, such as 127.0.0.1 or ::1; without it, all of the host's",
+    },
 ];
 
 /// The values of the declared keys.
@@ -45,6 +53,16 @@ pub const SHARED_KEYS: &[Key] = &[
 pub struct Settings {
     keys: Vec<Key>,
     values: BTreeMap<&'static str, String>,
+    near_misses: Vec<NearMiss>,
+}
+
+/// A variable that is no key, and whose name is nearly that of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NearMiss {
+    /// The variable's name.
+    pub name: String,
+    /// The key that may be meant.
+    pub key: &'static str,
 }
 
 /// Why the settings cannot be used.
@@ -94,11 +112,19 @@ impl Settings {
     /// # Errors
     /// If the file cannot be read or has a key that is not declared.
     pub fn load(keys: &[Key]) -> Result<Self, SettingsError> {
-        Self::from_map(
-            keys,
-            std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-        )
+        let mut variables = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => variables.push((name, value)),
+                Err(_) => {
+                    if let Some(key) = keys.iter().chain(SHARED_KEYS).find(|key| key.name == name) {
+                        return Err(key.invalid("it is no UTF-8"));
+                    }
+                }
+            }
+        }
+        Self::from_map(keys, variables)
     }
 
     /// The same from given variables in place of the environment.
@@ -110,16 +136,21 @@ impl Settings {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
         let keys: Vec<Key> = keys.iter().chain(SHARED_KEYS).copied().collect();
-        let declared = |name: &str| {
-            keys.iter()
-                .find(|key| key.name.eq_ignore_ascii_case(name))
-                .map(|k| k.name)
-        };
+        let declared = |name: &str| keys.iter().find(|key| key.name.eq_ignore_ascii_case(name));
+        let mut near_misses = Vec::new();
         // Unfiltered, `config` would take in every variable of the environment.
-        let environment: std::collections::HashMap<String, String> = variables
-            .into_iter()
-            .filter(|(name, value)| declared(name) == Some(name) && !value.is_empty())
-            .collect();
+        let mut environment: HashMap<String, String> = HashMap::new();
+        for (name, value) in variables {
+            match keys.iter().find(|key| key.name == name) {
+                Some(key) => {
+                    let value = key.without_line_break(&value)?;
+                    if !value.is_empty() {
+                        environment.insert(name, value.to_owned());
+                    }
+                }
+                None => near_misses.extend(near_miss(&keys, name)),
+            }
+        }
         let mut builder = Config::builder();
         if let Some(path) = environment.get("CONFIG_FILE") {
             builder = builder.add_source(File::new(path, FileFormat::Toml));
@@ -131,13 +162,23 @@ impl Settings {
             .map_err(|error| SettingsError::File(first_line(&error)))?;
         let mut values = BTreeMap::new();
         for (name, value) in merged {
-            let known = declared(&name).ok_or_else(|| SettingsError::Unknown {
+            let key = declared(&name).ok_or_else(|| SettingsError::Unknown {
                 name,
                 known: keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", "),
             })?;
-            values.insert(known, value);
+            values.insert(key.name, key.without_line_break(&value)?.to_owned());
         }
-        Ok(Self { keys, values })
+        Ok(Self {
+            keys,
+            values,
+            near_misses,
+        })
+    }
+
+    /// The variables that may have been meant for keys.
+    #[must_use]
+    pub fn near_misses(&self) -> &[NearMiss] {
+        &self.near_misses
     }
 
     fn key(&self, name: &str) -> Option<&Key> {
@@ -209,6 +250,40 @@ impl Settings {
     }
 }
 
+impl Key {
+    /// A value without the one line break that it may end with.
+    fn without_line_break<'a>(&self, value: &'a str) -> Result<&'a str, SettingsError> {
+        let value = value.strip_suffix('\n').unwrap_or(value);
+        let value = value.strip_suffix('\r').unwrap_or(value);
+        if value.trim() != value {
+            return Err(self.invalid("it begins or ends with white space"));
+        }
+        if value.chars().any(char::is_control) {
+            return Err(self.invalid("it holds a line break or another control character"));
+        }
+        Ok(value)
+    }
+
+    fn invalid(&self, problem: &str) -> SettingsError {
+        SettingsError::Invalid {
+            name: self.name,
+            problem: problem.to_owned(),
+            help: self.help,
+        }
+    }
+}
+
+/// The key that a variable may be meant for. A short name is near to many others.
+fn near_miss(keys: &[Key], name: String) -> Option<NearMiss> {
+    let upper = name.to_uppercase();
+    let near = |key: &&Key| {
+        let most = if key.name.len() < 8 { 1 } else { 2 };
+        strsim::osa_distance(key.name, &upper) <= most
+    };
+    let key = keys.iter().find(near)?.name;
+    Some(NearMiss { name, key })
+}
+
 /// What is wrong and where, without the lines of the file that the parser shows below: one may be a secret.
 fn first_line(error: &config::ConfigError) -> String {
     let text = error.to_string();
@@ -249,6 +324,64 @@ mod tests {
         assert_eq!(settings.required::<u16>("PORT").unwrap(), 2);
         assert_eq!(settings.text("DATABASE_URL"), Some("postgres://file"));
         assert_eq!(load(&[]).unwrap().required::<u16>("PORT").unwrap(), 8080);
+    }
+
+    #[test]
+    fn a_line_break_at_the_end_is_no_part_of_a_value() {
+        for (given, value) in [
+            ("postgres://a\n", "postgres://a"),
+            ("postgres://a\r\n", "postgres://a"),
+            ("host=a dbname=b", "host=a dbname=b"),
+        ] {
+            assert_eq!(
+                load(&[("DATABASE_URL", given)]).unwrap().text("DATABASE_URL"),
+                Some(value)
+            );
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("settings.toml");
+            std::fs::write(&file, format!("DATABASE_URL = {given:?}\n")).unwrap();
+            let settings = load(&[("CONFIG_FILE", file.to_str().unwrap())]).unwrap();
+            assert_eq!(settings.text("DATABASE_URL"), Some(value));
+        }
+        assert_eq!(
+            load(&[("DATABASE_URL", "\n")]).unwrap().text("DATABASE_URL"),
+            None
+        );
+        for refused in [
+            "s3cret\n\n",
+            " s3cret",
+            "s3cret ",
+            "s3cret \n",
+            "\ts3cret",
+            "s3\ncret",
+            " ",
+        ] {
+            let error = load(&[("DATABASE_URL", refused)]).unwrap_err().to_string();
+            assert!(
+                error.starts_with("DATABASE_URL") && !error.contains("s3"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_near_miss_is_told() {
+        let misses = |name: &str| load(&[(name, "1")]).unwrap().near_misses().to_vec();
+        for name in [
+            "DATABSE_URL",
+            "DATABASE_ULR",
+            "database_url",
+            "DATABASE_URI",
+            "PROT",
+            "LOG_LEVL",
+        ] {
+            let near = misses(name);
+            assert_eq!(near.first().map(|near| near.name.as_str()), Some(name), "{name}");
+        }
+        assert_eq!(misses("DATABASE_URI")[0].key, "DATABASE_URL");
+        for name in ["PATH", "HOME", "PORT", "HOSTNAME", "DATABASE_POOL_SIZE", "PGPORT"] {
+            assert_eq!(misses(name), [], "{name}");
+        }
     }
 
     #[test]

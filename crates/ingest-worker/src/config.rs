@@ -1,5 +1,6 @@
 //! The worker's settings.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use analytics_core::schema::Flavor;
@@ -122,6 +123,8 @@ pub const KEYS: &[Key] = &[
 pub struct WorkerConfig {
     /// Port of the probes.
     pub port: u16,
+    /// The address to listen on; without one, all of the host's.
+    pub bind_address: Option<IpAddr>,
     /// Where events go.
     pub database: Database,
     /// Where they come from.
@@ -219,6 +222,7 @@ impl WorkerConfig {
         let consumers = settings.within("CONSUMER_WORKERS", 1..=64)?;
         Ok(Self {
             port: settings.required("PORT")?,
+            bind_address: settings.optional("BIND_ADDRESS")?,
             database: database(settings, "DATABASE_URL")?.session("ingest-worker", WRITER_SESSION),
             broker: broker(settings)?,
             queue: queue_name(settings)?,

@@ -1,6 +1,6 @@
 //! `/health`, `/ready` and `/metrics`.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,12 +14,15 @@ use serde_json::json;
 
 use crate::status::Status;
 
-/// The server of the probes, on all addresses of the machine.
+/// The server of the probes.
 ///
 /// # Errors
-/// If the port is taken.
-pub fn server(port: u16, status: Arc<Status>, metrics: MetricsEndpoint) -> std::io::Result<Server> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+/// If nothing can listen there.
+pub fn server(
+    listener: TcpListener,
+    status: Arc<Status>,
+    metrics: MetricsEndpoint,
+) -> std::io::Result<Server> {
     tracing::info!(port = listener.local_addr()?.port(), "probes are served");
     let server = HttpServer::new(move || {
         App::new()

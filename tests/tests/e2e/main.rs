@@ -31,6 +31,7 @@ mod questions;
 mod reconcile;
 mod refused;
 mod rollups;
+mod settings;
 mod supervision;
 mod tls;
 mod watermark;
