@@ -116,7 +116,8 @@ impl Application {
         let beside = tokio::spawn(async move {
             tokio::join!(
                 shared.authenticator.keep_keys_fresh(),
-                shared.admission.forget_callers()
+                shared.admission.forget_callers(),
+                shared.database.keep_looking()
             )
         });
         info!(%address, "listening");
@@ -173,7 +174,7 @@ fn application(
 async fn wrong_schema(app: &App) -> String {
     let mut said = false;
     loop {
-        match app.database.ready().await {
+        match app.database.look().await {
             Ok(()) => {
                 info!("the database is there, with the schema that this build needs");
                 return std::future::pending().await;

@@ -75,7 +75,6 @@ mod tests {
             ("inof", "inof"),
             ("info,debgu", "debgu"),
             ("ingest_worker", "ingest_worker"),
-            ("info,", ""),
         ] {
             assert_eq!(unknown_level(wrong), Some(word), "{wrong}");
         }

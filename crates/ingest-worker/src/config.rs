@@ -19,7 +19,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "DATABASE_URL",
         default: None,
-        help: "postgres://user:password@host:5432/database?sslmode=disable|prefer|require|verify-full&sslrootcert=FILE; needs INSERT on usage_events",
+        help: "postgres://user:password@host:5432/database?sslmode=verify-full&sslrootcert=FILE; needs INSERT on usage_events",
     },
     Key {
         name: "MAINTENANCE_DATABASE_URL",
@@ -195,7 +195,7 @@ pub struct MigrateConfig {
 /// decompressed rows.
 const WRITER_SESSION: &[(&str, &str)] = &[
     ("synchronous_commit", "on"),
-    ("default_transaction_isolation", "read\\ committed"),
+    ("default_transaction_isolation", "read committed"),
     ("idle_in_transaction_session_timeout", "30s"),
     // A statement that waits for a lock does not notice otherwise that its client is gone.
     ("client_connection_check_interval", "5s"),
@@ -210,7 +210,8 @@ const OWNER_SESSION: &[(&str, &str)] = &[("client_connection_check_interval", "1
 
 fn database(settings: &Settings, key: &str) -> Result<Database, SettingsError> {
     let url: String = settings.required(key)?;
-    Database::parse(&url).map_err(|error| settings.invalid(key, error.to_string()))
+    let database = Database::parse(&url).map_err(|error| settings.invalid(key, error.to_string()))?;
+    Ok(database.writing())
 }
 
 impl WorkerConfig {

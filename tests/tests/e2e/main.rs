@@ -13,6 +13,7 @@ mod connections;
 mod contracts;
 mod dead_letters;
 mod decoder;
+mod failover;
 mod failpoints;
 mod formats;
 mod freshness;
