@@ -1,6 +1,7 @@
 //! What can be set, with its default, and the rules between keys.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,10 +92,12 @@ pub const KEYS: &[Key] = &[
 /// What the service runs with.
 #[derive(Clone)]
 pub struct Config {
-    /// Where to listen, on all interfaces; 0 takes any free port.
+    /// Where to listen; 0 takes any free port.
     pub port: u16,
     /// Where the probes and the metrics are; `None`: on `port`.
     pub admin_port: Option<u16>,
+    /// The address to listen on; without one, all of the host's.
+    pub bind_address: Option<IpAddr>,
     /// The database.
     pub database: Database,
     /// Connections to it.
@@ -173,6 +176,7 @@ impl Config {
         Ok(Self {
             port,
             admin_port,
+            bind_address: settings.optional("BIND_ADDRESS")?,
             database: Database::parse(&url)
                 .map_err(|error| settings.invalid("DATABASE_URL", error.to_string()))?,
             pool_size: settings.within("DATABASE_POOL_SIZE", 1..=500)?,

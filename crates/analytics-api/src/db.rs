@@ -22,17 +22,17 @@ use std::time::Duration;
 use analytics_core::query::usage::Plan;
 use analytics_core::query::{Param, Statement, freshness};
 use analytics_core::rollup::Kept;
-use analytics_runtime::postgres::{Database as Address, TlsConnector};
+use analytics_runtime::postgres::{Database as Address, TlsConnector, explain};
 use deadpool_postgres::{
     BuildError, Connect, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, error::Elapsed, timeout_at};
+use tokio::time::{Instant, error::Elapsed, sleep, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use lease::Lease;
 use probe::Probe;
@@ -45,6 +45,8 @@ use crate::metrics;
 const REACH_TIMEOUT: Duration = Duration::from_millis(900);
 /// For each address of the database: with several, one that leads nowhere must not use up all of the time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often it is looked whether the database is ready, beside the time that a look takes.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The server's own limit for a statement.
 const STATEMENT_TIMEOUT: &str = "5s";
 /// Behind the server's: only a connection that leads nowhere gets this far.
@@ -77,6 +79,8 @@ pub(crate) struct Database {
     tls: TlsConnector,
     /// What the last answer said.
     kept: Mutex<Kept>,
+    /// What the last look found.
+    ready: Mutex<Result<(), Unready>>,
 }
 
 /// What came back for a question.
@@ -86,7 +90,7 @@ pub(crate) struct Read {
 }
 
 /// Why no question can be answered now.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Unready {
     /// It cannot be reached.
     Database,
@@ -101,7 +105,7 @@ enum ReadError {
     Pool(#[from] PoolError),
     #[error("no answer in time")]
     Deadline(#[from] Elapsed),
-    #[error("{}", described(.0))]
+    #[error("{}", explain(.0))]
     Query(#[from] tokio_postgres::Error),
     #[error("no row of freshness")]
     NoFreshness,
@@ -120,7 +124,7 @@ impl Database {
             recycling_method: RecyclingMethod::Fast,
         };
         let tls = address.tls();
-        let manager = Manager::from_connect(address.config().clone(), Connector(tls.clone()), recycling);
+        let manager = Manager::from_connect(address.config().clone(), Connector(address.clone()), recycling);
         let runtime = Handle::current();
         Ok(Self {
             pool: Pool::builder(manager)
@@ -133,6 +137,7 @@ impl Database {
             runtime,
             tls,
             kept: Mutex::new(Kept::EVERYTHING),
+            ready: Mutex::new(Err(Unready::Database)),
         })
     }
 
@@ -181,9 +186,28 @@ impl Database {
         })
     }
 
-    /// Whether a question could be answered now.
-    pub(crate) async fn ready(&self) -> Result<(), Unready> {
-        self.probe.check(Instant::now() + REACH_TIMEOUT).await
+    /// Whether a question could be answered when it was last looked at.
+    pub(crate) fn ready(&self) -> Result<(), Unready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks whether a question could be answered now.
+    pub(crate) async fn look(&self) -> Result<(), Unready> {
+        let found = self.probe.check(Instant::now() + REACH_TIMEOUT).await;
+        self.ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&found);
+        found
+    }
+
+    /// Looks again and again, for as long as it is polled.
+    pub(crate) async fn keep_looking(&self) {
+        loop {
+            // What it found is kept for the probes.
+            let _ = self.look().await;
+            sleep(LOOK_INTERVAL).await;
+        }
     }
 
     /// Puts the pool's size into the metrics.
@@ -214,26 +238,16 @@ impl Database {
     }
 }
 
-/// Opens the pool's connections. What ends one is told to whoever waits on it; a line for each that was
-/// ended on purpose would be noise.
-struct Connector(TlsConnector);
+/// Opens the pool's connections.
+struct Connector(Address);
 
 impl Connect for Connector {
     fn connect(
         &self,
-        config: &tokio_postgres::Config,
+        _config: &tokio_postgres::Config,
     ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>>
     {
-        let config = config.clone();
-        Box::pin(async move {
-            let (client, connection) = config.connect(self.0.clone()).await?;
-            let driving = tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    debug!(%error, "database connection ended");
-                }
-            });
-            Ok((client, driving))
-        })
+        Box::pin(self.0.connect_driven())
     }
 }
 
@@ -303,13 +317,5 @@ fn of_state(code: &SqlState) -> ApiError {
     match code.code().get(..2) {
         Some("08" | "28" | "40" | "53" | "55" | "57" | "58") => ApiError::Unavailable(Dependency::Database),
         _ => ApiError::Internal,
-    }
-}
-
-/// The server's own words and code: tokio-postgres prints `db error` alone.
-fn described(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => format!("{} ({})", db.message(), db.code().code()),
-        None => error.to_string(),
     }
 }

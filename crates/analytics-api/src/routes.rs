@@ -1,5 +1,6 @@
 //! Every route, and who may read it.
 
+use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 use analytics_core::query::Dimension;
 
@@ -20,7 +21,7 @@ pub enum Readers {
     SystemAdmins,
 }
 
-/// One line of the table. All routes answer GET.
+/// One line of the table. All routes answer GET, and HEAD.
 pub struct Entry {
     /// The path, with its parameters in braces.
     pub path: &'static str,
@@ -39,12 +40,12 @@ pub const TABLE: [Entry; 13] = [
     Entry { path: "/api/v1/analytics/system/usage",         readers: Readers::SystemAdmins, handler: || over_time("system_usage", &OF_SYSTEM) },
     Entry { path: "/api/v1/analytics/system/orgs",          readers: Readers::SystemAdmins, handler: || by("system_orgs", Dimension::Organization) },
     Entry { path: "/api/v1/analytics/system/models",        readers: Readers::SystemAdmins, handler: || by("system_models", Dimension::Model) },
-    Entry { path: "/v1/organization/usage/completions",     readers: Readers::Members,      handler: || web::get().to(openai::completions) },
-    Entry { path: "/v1/organization/costs",                 readers: Readers::Members,      handler: || web::get().to(openai::costs) },
-    Entry { path: "/api/v1/openapi.yaml",                   readers: Readers::Everybody,    handler: || web::get().to(probes::contract) },
-    Entry { path: "/health",                                readers: Readers::Everybody,    handler: || web::get().to(probes::health) },
-    Entry { path: "/ready",                                 readers: Readers::Everybody,    handler: || web::get().to(probes::ready) },
-    Entry { path: "/metrics",                               readers: Readers::Everybody,    handler: || web::get().to(probes::exposition) },
+    Entry { path: "/v1/organization/usage/completions",     readers: Readers::Members,      handler: || web::route().to(openai::completions) },
+    Entry { path: "/v1/organization/costs",                 readers: Readers::Members,      handler: || web::route().to(openai::costs) },
+    Entry { path: "/api/v1/openapi.yaml",                   readers: Readers::Everybody,    handler: || web::route().to(probes::contract) },
+    Entry { path: "/health",                                readers: Readers::Everybody,    handler: || web::route().to(probes::health) },
+    Entry { path: "/ready",                                 readers: Readers::Everybody,    handler: || web::route().to(probes::ready) },
+    Entry { path: "/metrics",                               readers: Readers::Everybody,    handler: || web::route().to(probes::exposition) },
 ];
 
 /// Which part of the table a port has.
@@ -72,7 +73,13 @@ impl Part {
 /// Registers a part of the table.
 pub(crate) fn configure(part: Part, service: &mut ServiceConfig) {
     for entry in TABLE.iter().filter(|entry| part.has(entry.path)) {
-        service.service(web::resource(entry.path).route((entry.handler)()));
+        // Whoever asks for the head alone gets that of the same answer.
+        let route = |method| (entry.handler)().method(method);
+        service.service(
+            web::resource(entry.path)
+                .route(route(Method::GET))
+                .route(route(Method::HEAD)),
+        );
     }
 }
 
@@ -100,9 +107,9 @@ pub(crate) fn offered(pattern: &str) -> &'static [Media] {
 }
 
 fn over_time(name: &'static str, dimensions: &'static [Dimension]) -> actix_web::Route {
-    web::get().to(move |permit, request, app| usage::usage(name, dimensions, permit, request, app))
+    web::route().to(move |permit, request, app| usage::usage(name, dimensions, permit, request, app))
 }
 
 fn by(name: &'static str, dimension: Dimension) -> actix_web::Route {
-    web::get().to(move |permit, request, app| list::list(name, dimension, permit, request, app))
+    web::route().to(move |permit, request, app| list::list(name, dimension, permit, request, app))
 }

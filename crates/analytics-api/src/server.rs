@@ -1,8 +1,7 @@
 //! The application as a value: bound to a port, served until it is told to stop.
 
 use std::future::Future;
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,15 +9,17 @@ use actix_web::dev::Server;
 use actix_web::middleware::{Compress, from_fn};
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
+use analytics_runtime::listener::listen;
 use analytics_runtime::metrics_endpoint::MetricsEndpoint;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::auth::KeysError;
 use crate::config::Config;
 use crate::db::Unready;
-use crate::middleware::{limits::limits, observe::observe, problems::problems, request_id::request_id};
+use crate::middleware::{
+    connection, limits::limits, observe::observe, problems::problems, request_id::request_id,
+};
 use crate::routes::{self, Part};
 use crate::{App, dashboard, metrics};
 
@@ -26,8 +27,6 @@ use crate::{App, dashboard, metrics};
 const DRAIN_SECONDS: u64 = 15;
 /// A client that sends its headers slower than this holds a connection for nothing.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections that the kernel keeps until they are accepted.
-const BACKLOG: i32 = 1_024;
 /// How often a database that is away is looked for at start.
 const FIRST_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -35,7 +34,7 @@ const FIRST_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The port.
-    #[error("cannot listen on port {port}")]
+    #[error("cannot listen on port {port}: {source}")]
     Listen {
         /// The port that was asked for.
         port: u16,
@@ -78,10 +77,10 @@ impl Application {
             None => Part::Whole,
             Some(_) => Part::Public,
         };
-        let (server, address) = serve(&app, part, config.port)?;
+        let (server, address) = serve(&app, part, config.bind_address, config.port)?;
         let admin = config
             .admin_port
-            .map(|port| serve(&app, Part::Admin, port))
+            .map(|port| serve(&app, Part::Admin, config.bind_address, port))
             .transpose()?;
         if let Some((_, address)) = &admin {
             info!(%address, "probes and metrics are served");
@@ -127,7 +126,8 @@ impl Application {
         let beside = tokio::spawn(async move {
             tokio::join!(
                 shared.authenticator.keep_keys_fresh(),
-                shared.admission.forget_callers()
+                shared.admission.forget_callers(),
+                shared.database.keep_looking()
             )
         });
         info!(%address, "listening");
@@ -164,15 +164,19 @@ impl Application {
 }
 
 /// A server of a part of the table, listening on a port, and where that is.
-fn serve(app: &Data<App>, part: Part, port: u16) -> Result<(Server, SocketAddr), StartError> {
+fn serve(
+    app: &Data<App>,
+    part: Part,
+    bind_address: Option<IpAddr>,
+    port: u16,
+) -> Result<(Server, SocketAddr), StartError> {
     let cannot_listen = |source| StartError::Listen { port, source };
-    let listener = listen(port).map_err(cannot_listen)?;
+    let listener = listen(bind_address, port).map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     let shared = app.clone();
     let mut server = HttpServer::new(move || application(shared.clone(), part))
         .client_request_timeout(HEADER_TIMEOUT)
-        // A caller that closes its side has hung up: what it asked for ends, and with it the question.
-        .h1_allow_half_closed(false)
+        .on_connect(connection::remember)
         .shutdown_timeout(DRAIN_SECONDS)
         .disable_signals();
     if part == Part::Admin {
@@ -206,6 +210,7 @@ fn application(
         .configure(pages)
         .wrap(Compress::default())
         .wrap(from_fn(limits))
+        .wrap(from_fn(connection::connection))
         .wrap(from_fn(problems))
         .wrap(from_fn(observe))
         .wrap(from_fn(request_id))
@@ -217,7 +222,7 @@ fn application(
 async fn wrong_schema(app: &App) -> String {
     let mut said = false;
     loop {
-        match app.database.ready().await {
+        match app.database.look().await {
             Ok(()) => {
                 info!("the database is there, with the schema that this build needs");
                 return std::future::pending().await;
@@ -230,28 +235,6 @@ async fn wrong_schema(app: &App) -> String {
             }
         }
         sleep(FIRST_LOOK_INTERVAL).await;
-    }
-}
-
-/// On all addresses of the host, those of IPv6 and those of IPv4.
-fn listen(port: u16) -> std::io::Result<TcpListener> {
-    let on = |domain, address: SocketAddr| -> std::io::Result<TcpListener> {
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket.into())
-    };
-    match on(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
-        // A port that is taken is taken; a host without IPv6 has IPv4.
-        Err(error) if error.kind() != ErrorKind::AddrInUse => {
-            on(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())
-        }
-        bound => bound,
     }
 }
 

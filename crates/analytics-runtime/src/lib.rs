@@ -1,7 +1,8 @@
 //! What both services need to run and neither should have its own version of: [`settings`] read once,
-//! [`logging`], the [`metrics_endpoint`], [`postgres`] over TLS, the [`schema`] check at start, the
+//! [`logging`], the [`listener`], the [`metrics_endpoint`], [`postgres`] over TLS, the [`schema`] check at start, the
 //! [`shutdown`] signal, and the [`version`].
 
+pub mod listener;
 pub mod logging;
 pub mod metrics_endpoint;
 pub mod postgres;

@@ -1,20 +1,29 @@
 //! The database's address and how a connection to it is made.
 
+mod hosts;
+mod parameters;
+
 use std::error::Error;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
-use tokio_postgres::config::SslMode;
+use analytics_core::session::{self, ServerRole};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::tls::{self, TlsError};
+use crate::tls::{self, Identity, TlsError, Trust};
+use parameters::Parameters;
 
 /// What the server is asked to do about a client that vanished without a word: it notices within half a minute,
 /// as the client does. Its own default is more than two hours, in which it keeps the session, and its locks.
-const SERVER_KEEPALIVES: &str =
-    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3";
+const SERVER_KEEPALIVES: [(&str, &str); 3] = [
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+];
+/// What PostgreSQL's programs and libraries call the protocol, for `sslnegotiation=direct`.
+const ALPN: &[u8] = b"postgresql";
 
 /// How TLS is made for a connection.
 pub type TlsConnector = MakeRustlsConnect;
@@ -22,97 +31,132 @@ pub type TlsConnector = MakeRustlsConnect;
 /// Why a database URL cannot be used. Holds nothing of the URL: it has a password.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseUrlError {
-    /// Not a URL, or a parameter that is not known.
-    #[error("no valid PostgreSQL URL: {0}")]
+    /// Neither a URL nor PostgreSQL's `key=value` form.
+    #[error("no valid PostgreSQL URL: {}", explain(.0))]
     Url(#[source] tokio_postgres::Error),
-    /// A mode that is not offered.
-    #[error("sslmode must be disable, prefer, require or verify-full")]
-    SslMode,
-    /// The CA file.
+    /// A quote that does not end, or the like.
+    #[error("no valid PostgreSQL connection string")]
+    Malformed,
+    /// A parameter that nobody knows. Not named: it may be a piece of a password that was not escaped.
+    #[error("it has a parameter that PostgreSQL does not know")]
+    Unknown,
+    /// A parameter of PostgreSQL's that is not offered.
+    #[error("{0} is not supported here")]
+    Unsupported(&'static str),
+    /// A parameter that has another value than it may have.
+    #[error("{0} must be {1}")]
+    Value(&'static str, &'static str),
+    /// Parameters that do not go together.
+    #[error("{0}")]
+    Together(&'static str),
+    /// A file of certificates, or of a key.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
-/// A database, and how to reach it: `postgres://user:password@host:port/database`.
+/// Which server a session is for, of several or of one that changes, as in libpq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Any,
+    Only(ServerRole),
+    /// A standby if one can be reached, and any server otherwise.
+    PreferStandby,
+}
+
+/// A database, and how to reach it: `postgres://user:password@host:port/database`, or PostgreSQL's `key=value` form.
 ///
-/// `sslmode` is `disable`, `prefer` (the default: TLS where the server offers it), `require` (TLS, but
-/// the certificate is not checked) or `verify-full` (checked against `sslrootcert`, a PEM file, or the
-/// system's CAs). With `sslrootcert`, `require` checks as well.
+/// `sslmode` is `disable`, `prefer` (the default: TLS where the server offers it; `allow` is taken for it), `require`
+/// (TLS; the certificate's chain is checked where there is an `sslrootcert`), `verify-ca` (its chain) or `verify-full`
+/// (its chain and its name). `sslrootcert` is a PEM file, or `system`. `sslcert` and `sslkey` prove who connects.
 #[derive(Clone)]
 pub struct Database {
     config: Config,
     tls: TlsConnector,
+    target: Option<Target>,
+    settings: Vec<(String, String)>,
+    /// Whether the connection string sets these.
+    is_named: bool,
+    is_timed: bool,
 }
 
 impl Database {
-    /// Reads a URL, or PostgreSQL's `key=value` form (which has no TLS parameters here).
+    /// Reads a connection string.
     ///
     /// # Errors
-    /// If it is not valid, or its CA file cannot be used.
-    pub fn parse(url: &str) -> Result<Self, DatabaseUrlError> {
-        let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let mut ssl_mode = "prefer".to_owned();
-        let mut ca_file = None;
-        let mut rest = Vec::new();
-        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let decoded = || percent_decode_str(value).decode_utf8_lossy().into_owned();
-            match name {
-                "sslmode" => ssl_mode = decoded(),
-                "sslrootcert" => ca_file = Some(PathBuf::from(decoded())),
-                _ => rest.push(parameter),
-            }
-        }
-        let plain = if rest.is_empty() {
-            base.to_owned()
-        } else {
-            format!("{base}?{}", rest.join("&"))
-        };
+    /// If it is not valid, asks for what is not offered, or names a file that cannot be used.
+    pub fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
+        let Parameters { plain, own } = Parameters::read(text)?;
         let mut config: Config = plain.parse().map_err(DatabaseUrlError::Url)?;
-        let (mode, verify) = match ssl_mode.as_str() {
-            "disable" => (SslMode::Disable, false),
-            "prefer" => (SslMode::Prefer, false),
-            "require" => (SslMode::Require, ca_file.is_some()),
-            "verify-full" => (SslMode::Require, true),
-            _ => return Err(DatabaseUrlError::SslMode),
-        };
-        config.ssl_mode(mode);
+        let (ssl_mode, mut client) = tls_client(&own)?;
+        config.ssl_mode(ssl_mode);
+        if config.get_ssl_negotiation() == SslNegotiation::Direct {
+            client.alpn_protocols.push(ALPN.to_vec());
+        }
+        let is_timed = own.contains_key("connect_timeout");
+        if !is_timed {
+            config.connect_timeout(Duration::from_secs(5));
+        }
         // A server that vanished without a word is noticed within half a minute.
-        config.keepalives(true).keepalives_idle(Duration::from_secs(10));
-        config
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3);
-        let options = config.get_options().unwrap_or_default();
-        let options = format!("{options} {SERVER_KEEPALIVES}");
-        config.options(options.trim());
-        config.connect_timeout(Duration::from_secs(5));
-        let client = if verify {
-            tls::verifying_client(ca_file.as_deref())?
-        } else {
-            tls::unverifying_client()?
-        };
+        let number = |name| own.number(name);
+        config.keepalives_idle(Duration::from_secs(number("keepalives_idle")?.unwrap_or(10)));
+        config.keepalives_interval(Duration::from_secs(number("keepalives_interval")?.unwrap_or(5)));
+        let retries = number("keepalives_count")?.or(number("keepalives_retries")?);
+        config.keepalives_retries(retries.and_then(|n| u32::try_from(n).ok()).unwrap_or(3));
+        if let Some(milliseconds) = number("tcp_user_timeout")? {
+            config.tcp_user_timeout(Duration::from_millis(milliseconds));
+        }
+        let given = config.get_options().unwrap_or_default().to_owned();
+        let settings = SERVER_KEEPALIVES
+            .iter()
+            .filter(|(name, _)| !given.contains(name))
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         Ok(Self {
-            config,
+            target: own.get("target_session_attrs").map(Target::read).transpose()?,
+            is_named: config.get_application_name().is_some(),
+            is_timed,
             tls: MakeRustlsConnect::new(client),
+            config,
+            settings,
         })
     }
 
-    /// Names the session and sets server parameters for it, after those of the URL.
+    /// Names the session, unless the connection string does, and sets server parameters for it, after those of the
+    /// connection string.
     #[must_use]
     pub fn session(mut self, application_name: &str, parameters: &[(&str, &str)]) -> Self {
-        self.config.application_name(application_name);
-        let mut options = self.config.get_options().unwrap_or_default().to_owned();
-        for (name, value) in parameters {
-            options.push_str(&format!(" -c {name}={value}"));
+        if !self.is_named {
+            self.config.application_name(application_name);
         }
-        self.config.options(&options);
+        let parameters = parameters
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.settings.extend(parameters);
         self
     }
 
-    /// Bounds how long one address may take to answer.
+    /// For sessions that write: of several hosts, only the one that takes writes is of use, unless the connection
+    /// string asks for another one.
+    #[must_use]
+    pub fn writing(mut self) -> Self {
+        if self
+            .config
+            .get_hosts()
+            .len()
+            .max(self.config.get_hostaddrs().len())
+            > 1
+        {
+            self.target = self.target.or(Some(Target::Only(ServerRole::ReadWrite)));
+        }
+        self
+    }
+
+    /// Bounds how long one address may take to answer, unless the connection string does.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.config.connect_timeout(timeout);
+        if !self.is_timed {
+            self.config.connect_timeout(timeout);
+        }
         self
     }
 
@@ -131,16 +175,126 @@ impl Database {
     /// Opens a connection and drives it on a task of its own, which ends with the client.
     ///
     /// # Errors
-    /// If the server cannot be reached or refuses.
+    /// If no server can be reached, or none is the one that is asked for.
     pub async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = self.config.connect(self.tls.clone()).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "database connection ended");
-            }
-        });
-        Ok(client)
+        Ok(self.connect_driven().await?.0)
     }
+
+    /// The same, with the task.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_driven(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+        match self.target.unwrap_or(Target::Any) {
+            Target::Any => self.first_of(None).await,
+            Target::Only(role) => self.first_of(Some(role)).await,
+            Target::PreferStandby => match self.first_of(Some(ServerRole::Standby)).await {
+                Ok(opened) => Ok(opened),
+                Err(_) => self.first_of(None).await,
+            },
+        }
+    }
+
+    /// The first address, in the order in which they are given, that has a server of this role.
+    async fn first_of(
+        &self,
+        role: Option<ServerRole>,
+    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+        let begin = session::begin(role, &self.settings);
+        let mut addresses = hosts::each(&self.config).await.into_iter();
+        // There is one at least: of what names no host, the library says so.
+        let mut opened = open(
+            addresses.next().as_ref().unwrap_or(&self.config),
+            &self.tls,
+            &begin,
+        )
+        .await;
+        for address in addresses {
+            let Err(before) = opened else { break };
+            opened = open(&address, &self.tls, &begin).await.map_err(|error| {
+                // What a server says tells more than that another one does not answer.
+                if before.as_db_error().is_some() && error.as_db_error().is_none() {
+                    before
+                } else {
+                    error
+                }
+            });
+        }
+        opened
+    }
+}
+
+async fn open(
+    config: &Config,
+    tls: &TlsConnector,
+    begin: &str,
+) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    let (client, connection) = config.connect(tls.clone()).await?;
+    let driving = tokio::spawn(async move {
+        // What ends a connection is told to whoever waits on it.
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "database connection ended");
+        }
+    });
+    client.batch_execute(begin).await?;
+    Ok((client, driving))
+}
+
+impl Target {
+    fn read(name: &str) -> Result<Self, DatabaseUrlError> {
+        Ok(match name {
+            "any" => Self::Any,
+            "read-write" => Self::Only(ServerRole::ReadWrite),
+            "read-only" => Self::Only(ServerRole::ReadOnly),
+            "primary" => Self::Only(ServerRole::Primary),
+            "standby" => Self::Only(ServerRole::Standby),
+            "prefer-standby" => Self::PreferStandby,
+            _ => {
+                return Err(DatabaseUrlError::Value(
+                    "target_session_attrs",
+                    "any, read-write, read-only, primary, standby or prefer-standby",
+                ));
+            }
+        })
+    }
+}
+
+/// How TLS is made: never weaker than it is asked for.
+fn tls_client(own: &parameters::Own) -> Result<(SslMode, rustls::ClientConfig), DatabaseUrlError> {
+    let root = own.get("sslrootcert");
+    let system = root == Some("system");
+    let file = root.filter(|_| !system);
+    let default = if system { "verify-full" } else { "prefer" };
+    let (mode, trust) = match own.get("sslmode").unwrap_or(default) {
+        "verify-full" => (SslMode::Require, Trust::ChainAndName),
+        _ if system => {
+            return Err(DatabaseUrlError::Together(
+                "sslrootcert=system needs sslmode=verify-full",
+            ));
+        }
+        "disable" => (SslMode::Disable, Trust::Anybody),
+        "allow" | "prefer" => (SslMode::Prefer, Trust::Anybody),
+        "require" if file.is_none() => (SslMode::Require, Trust::Anybody),
+        "require" => (SslMode::Require, Trust::Chain),
+        "verify-ca" if file.is_none() => {
+            return Err(DatabaseUrlError::Together(
+                "sslmode=verify-ca needs sslrootcert=FILE",
+            ));
+        }
+        "verify-ca" => (SslMode::Require, Trust::Chain),
+        _ => {
+            return Err(DatabaseUrlError::Value(
+                "sslmode",
+                "disable, allow, prefer, require, verify-ca or verify-full",
+            ));
+        }
+    };
+    let identity = match (own.get("sslcert"), own.get("sslkey")) {
+        (Some(certificate), Some(key)) => Some(Identity::read(certificate.as_ref(), key.as_ref())?),
+        (None, None) => None,
+        _ => return Err(DatabaseUrlError::Together("sslcert and sslkey go together")),
+    };
+    Ok((mode, tls::client(trust, file.map(AsRef::as_ref), identity)?))
 }
 
 /// The database's own words, which the library leaves out of its messages, or what kept it from saying
@@ -160,52 +314,4 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(url: &str) -> Result<Database, DatabaseUrlError> {
-        tls::install_provider();
-        Database::parse(url)
-    }
-
-    #[test]
-    fn takes_out_the_tls_parameters_and_leaves_the_rest() {
-        let database =
-            parse("postgres://u:p%40ss@db:5433/usage?sslmode=verify-full&application_name=x").unwrap();
-        assert_eq!(database.config.get_password(), Some(&b"p@ss"[..]));
-        assert_eq!(database.config.get_ssl_mode(), SslMode::Require);
-        assert_eq!(database.config.get_application_name(), Some("x"));
-        assert_eq!(
-            parse("postgres://db/usage").unwrap().config.get_ssl_mode(),
-            SslMode::Prefer
-        );
-    }
-
-    #[test]
-    fn refuses_what_it_does_not_know_without_repeating_it() {
-        for url in [
-            "postgres://u:s3cret@db/usage?sslmode=verify-ca",
-            "postgres://u:s3cret@db/usage?nonsense=1",
-        ] {
-            let error = parse(url).err().unwrap();
-            assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
-        }
-        assert!(matches!(
-            parse("postgres://db/x?sslmode=verify-full&sslrootcert=%2Fnonexistent.pem"),
-            Err(DatabaseUrlError::Tls(TlsError::Read { .. }))
-        ));
-    }
-
-    #[test]
-    fn adds_session_parameters_to_those_of_the_url() {
-        let keepalives = SERVER_KEEPALIVES;
-        let database = parse("postgres://db/x?options=-c%20work_mem%3D8MB")
-            .unwrap()
-            .session("worker", &[("synchronous_commit", "on")]);
-        assert_eq!(
-            database.config.get_options(),
-            Some(&*format!("-c work_mem=8MB {keepalives} -c synchronous_commit=on"))
-        );
-        assert_eq!(database.config.get_application_name(), Some("worker"));
-    }
-}
+mod tests;

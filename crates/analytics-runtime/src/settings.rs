@@ -4,8 +4,11 @@
 //! stops the start, and so does a value that does not parse; the message names the key and what it may
 //! be. Values never appear in a message: some are secrets. A secret may also stand in a file of its own, which
 //! the key with `_FILE` behind it names.
+//!
+//! One line break at a value's end is not part of it: files of secrets end with one. Other white space around a
+//! value is refused, as nobody sees it. A variable whose name is nearly a key's is warned about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
@@ -39,6 +42,11 @@ pub const SHARED_KEYS: &[Key] = &[
         default: None,
         help: "path of a TOML file with any of these keys; the environment wins over it",
     },
+    Key {
+        name: "BIND_ADDRESS",
+        default: None,
+        help: "IP address to listen on, such as 127.0.0.1 or ::1; without it, all of the host's",
+    },
 ];
 
 /// The keys whose values are secrets, in either service, and the keys that name a file with the value instead.
@@ -54,6 +62,16 @@ const SECRET_FILES: &[(&str, &str)] = &[
 pub struct Settings {
     keys: Vec<Key>,
     values: BTreeMap<&'static str, String>,
+    near_misses: Vec<NearMiss>,
+}
+
+/// A variable that is no key, and whose name is nearly that of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NearMiss {
+    /// The variable's name.
+    pub name: String,
+    /// The key that may be meant.
+    pub key: &'static str,
 }
 
 /// Why the settings cannot be used.
@@ -117,11 +135,19 @@ impl Settings {
     /// # Errors
     /// If the file cannot be read or has a key that is not declared.
     pub fn load(keys: &[Key]) -> Result<Self, SettingsError> {
-        Self::from_map(
-            keys,
-            std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-        )
+        let mut variables = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => variables.push((name, value)),
+                Err(_) => {
+                    if let Some(key) = keys.iter().chain(SHARED_KEYS).find(|key| key.name == name) {
+                        return Err(key.invalid("it is no UTF-8"));
+                    }
+                }
+            }
+        }
+        Self::from_map(keys, variables)
     }
 
     /// The same from given variables in place of the environment.
@@ -133,18 +159,21 @@ impl Settings {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
         let keys: Vec<Key> = keys.iter().chain(SHARED_KEYS).copied().collect();
-        let names: Vec<&'static str> = keys.iter().flat_map(names_of).collect();
-        let declared = |name: &str| {
-            names
-                .iter()
-                .copied()
-                .find(|known| known.eq_ignore_ascii_case(name))
-        };
+        let names: Vec<(&'static str, Key)> = keys.iter().flat_map(names_of).collect();
+        let mut near_misses = Vec::new();
         // Unfiltered, `config` would take in every variable of the environment.
-        let environment: std::collections::HashMap<String, String> = variables
-            .into_iter()
-            .filter(|(name, value)| declared(name) == Some(name) && !value.is_empty())
-            .collect();
+        let mut environment: HashMap<String, String> = HashMap::new();
+        for (name, value) in variables {
+            match names.iter().find(|(known, _)| *known == name) {
+                Some((_, key)) => {
+                    let value = key.without_line_break(&value)?;
+                    if !value.is_empty() {
+                        environment.insert(name, value.to_owned());
+                    }
+                }
+                None => near_misses.extend(near_miss(&keys, name)),
+            }
+        }
         let mut builder = Config::builder();
         if let Some(path) = environment.get("CONFIG_FILE") {
             builder = builder.add_source(File::new(path, FileFormat::Toml));
@@ -156,19 +185,33 @@ impl Settings {
             .map_err(|error| SettingsError::File(first_line(&error)))?;
         let mut values = BTreeMap::new();
         for (name, value) in merged {
-            let known = declared(&name).ok_or_else(|| SettingsError::Unknown {
-                name,
-                known: names.join(", "),
-            })?;
-            values.insert(known, value);
+            let Some((known, key)) = names.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name)) else {
+                let known: Vec<&str> = names.iter().map(|(known, _)| *known).collect();
+                let known = known.join(", ");
+                return Err(SettingsError::Unknown { name, known });
+            };
+            values.insert(*known, key.without_line_break(&value)?.to_owned());
         }
         for (name, file) in SECRET_FILES {
             let Some(path) = values.remove(file) else { continue };
-            if values.insert(name, secret(name, &path)?).is_some() {
+            let Some(key) = keys.iter().find(|key| key.name == *name) else {
+                continue;
+            };
+            if values.insert(key.name, secret(key, &path)?).is_some() {
                 return Err(SettingsError::Twice { name });
             }
         }
-        Ok(Self { keys, values })
+        Ok(Self {
+            keys,
+            values,
+            near_misses,
+        })
+    }
+
+    /// The variables that may have been meant for keys.
+    #[must_use]
+    pub fn near_misses(&self) -> &[NearMiss] {
+        &self.near_misses
     }
 
     fn key(&self, name: &str) -> Option<&Key> {
@@ -241,21 +284,59 @@ impl Settings {
 }
 
 /// The names that a key may be given by.
-fn names_of(key: &Key) -> impl Iterator<Item = &'static str> + use<> {
-    let name = key.name;
-    let file = SECRET_FILES.iter().find(|(secret, _)| *secret == name);
-    std::iter::once(name).chain(file.map(|(_, file)| *file))
+fn names_of(key: &Key) -> impl Iterator<Item = (&'static str, Key)> + use<> {
+    let key = *key;
+    let file = SECRET_FILES.iter().find(|(secret, _)| *secret == key.name);
+    std::iter::once(key.name)
+        .chain(file.map(|(_, file)| *file))
+        .map(move |name| (name, key))
 }
 
 /// The secret in a file. Editors and `kubectl` end a file with a newline, which is not part of it.
-fn secret(name: &'static str, path: &str) -> Result<String, SettingsError> {
-    let unusable = |problem: String| SettingsError::SecretFile { name, problem };
+fn secret(key: &Key, path: &str) -> Result<String, SettingsError> {
+    let unusable = |problem: String| SettingsError::SecretFile {
+        name: key.name,
+        problem,
+    };
     let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    match line.strip_suffix('\r').unwrap_or(line) {
+    match key.without_line_break(&text)? {
         "" => Err(unusable("it is empty".to_owned())),
         secret => Ok(secret.to_owned()),
     }
+}
+
+impl Key {
+    /// A value without the one line break that it may end with.
+    fn without_line_break<'a>(&self, value: &'a str) -> Result<&'a str, SettingsError> {
+        let value = value.strip_suffix('\n').unwrap_or(value);
+        let value = value.strip_suffix('\r').unwrap_or(value);
+        if value.trim() != value {
+            return Err(self.invalid("it begins or ends with white space"));
+        }
+        if value.chars().any(char::is_control) {
+            return Err(self.invalid("it holds a line break or another control character"));
+        }
+        Ok(value)
+    }
+
+    fn invalid(&self, problem: &str) -> SettingsError {
+        SettingsError::Invalid {
+            name: self.name,
+            problem: problem.to_owned(),
+            help: self.help,
+        }
+    }
+}
+
+/// The key that a variable may be meant for. A short name is near to many others.
+fn near_miss(keys: &[Key], name: String) -> Option<NearMiss> {
+    let upper = name.to_uppercase();
+    let near = |key: &&Key| {
+        let most = if key.name.len() < 8 { 1 } else { 2 };
+        strsim::osa_distance(key.name, &upper) <= most
+    };
+    let key = keys.iter().find(near)?.name;
+    Some(NearMiss { name, key })
 }
 
 /// What is wrong and where, without the lines of the file that the parser shows below: one may be a secret.
@@ -298,6 +379,64 @@ mod tests {
         assert_eq!(settings.required::<u16>("PORT").unwrap(), 2);
         assert_eq!(settings.text("DATABASE_URL"), Some("postgres://file"));
         assert_eq!(load(&[]).unwrap().required::<u16>("PORT").unwrap(), 8080);
+    }
+
+    #[test]
+    fn a_line_break_at_the_end_is_no_part_of_a_value() {
+        for (given, value) in [
+            ("postgres://a\n", "postgres://a"),
+            ("postgres://a\r\n", "postgres://a"),
+            ("host=a dbname=b", "host=a dbname=b"),
+        ] {
+            assert_eq!(
+                load(&[("DATABASE_URL", given)]).unwrap().text("DATABASE_URL"),
+                Some(value)
+            );
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("settings.toml");
+            std::fs::write(&file, format!("DATABASE_URL = {given:?}\n")).unwrap();
+            let settings = load(&[("CONFIG_FILE", file.to_str().unwrap())]).unwrap();
+            assert_eq!(settings.text("DATABASE_URL"), Some(value));
+        }
+        assert_eq!(
+            load(&[("DATABASE_URL", "\n")]).unwrap().text("DATABASE_URL"),
+            None
+        );
+        for refused in [
+            "s3cret\n\n",
+            " s3cret",
+            "s3cret ",
+            "s3cret \n",
+            "\ts3cret",
+            "s3\ncret",
+            " ",
+        ] {
+            let error = load(&[("DATABASE_URL", refused)]).unwrap_err().to_string();
+            assert!(
+                error.starts_with("DATABASE_URL") && !error.contains("s3"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_near_miss_is_told() {
+        let misses = |name: &str| load(&[(name, "1")]).unwrap().near_misses().to_vec();
+        for name in [
+            "DATABSE_URL",
+            "DATABASE_ULR",
+            "database_url",
+            "DATABASE_URI",
+            "PROT",
+            "LOG_LEVL",
+        ] {
+            let near = misses(name);
+            assert_eq!(near.first().map(|near| near.name.as_str()), Some(name), "{name}");
+        }
+        assert_eq!(misses("DATABASE_URI")[0].key, "DATABASE_URL");
+        for name in ["PATH", "HOME", "PORT", "HOSTNAME", "DATABASE_POOL_SIZE", "PGPORT"] {
+            assert_eq!(misses(name), [], "{name}");
+        }
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// Why TLS cannot be set up.
@@ -27,8 +29,17 @@ pub enum TlsError {
         /// Its path.
         path: String,
     },
+    /// A client's certificate or key that cannot be read.
+    #[error("{path} cannot be read as a certificate or a key")]
+    Identity {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
     /// rustls refuses the configuration.
-    #[error("TLS cannot be configured")]
+    #[error("TLS cannot be configured: {0}")]
     Config(#[source] rustls::Error),
 }
 
@@ -76,32 +87,99 @@ pub fn verifying_client(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError
         .with_no_client_auth())
 }
 
-/// A client that encrypts and checks nothing: what `sslmode=require` means to PostgreSQL's own clients.
-///
-/// # Errors
-/// If no provider is installed.
-pub fn unverifying_client() -> Result<ClientConfig, TlsError> {
-    let provider = CryptoProvider::get_default()
-        .ok_or_else(|| TlsError::Config(rustls::Error::General("no crypto provider".to_owned())))?;
-    Ok(ClientConfig::builder()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(Arc::clone(provider))))
-        .with_no_client_auth())
+/// Whom a client takes for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Whoever answers: it encrypts, and checks nothing.
+    Anybody,
+    /// Whoever has a certificate of one of the CAs, for whatever name.
+    Chain,
+    /// Whoever has one for the name that was asked for.
+    ChainAndName,
 }
 
-/// Accepts every certificate; signatures of the handshake are still checked.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+/// What a client proves itself with.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
 
-impl ServerCertVerifier for AnyCertificate {
+impl Identity {
+    /// Reads a certificate, with its chain, and its key, from PEM files.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        let failed = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| TlsError::Identity { path, source }
+        };
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect)
+            .map_err(failed(certificate))?;
+        if chain.is_empty() {
+            return Err(failed(certificate)(rustls::pki_types::pem::Error::NoItemsFound));
+        }
+        let key = PrivateKeyDer::from_pem_file(key).map_err(failed(key))?;
+        Ok(Self { chain, key })
+    }
+}
+
+/// A client that trusts like this, by the CAs of `ca_file` or the system's.
+///
+/// # Errors
+/// If a file cannot be used, or no provider is installed.
+pub fn client(
+    trust: Trust,
+    ca_file: Option<&Path>,
+    identity: Option<Identity>,
+) -> Result<ClientConfig, TlsError> {
+    let provider = CryptoProvider::get_default()
+        .ok_or_else(|| TlsError::Config(rustls::Error::General("no crypto provider".to_owned())))?;
+    let lenient = |roots| LenientVerifier {
+        provider: Arc::clone(provider),
+        roots,
+    };
+    let builder = ClientConfig::builder();
+    let builder = match trust {
+        Trust::ChainAndName => builder.with_root_certificates(roots(ca_file)?),
+        Trust::Chain => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(lenient(Some(roots(ca_file)?)))),
+        Trust::Anybody => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(lenient(None))),
+    };
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some(Identity { chain, key }) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(TlsError::Config),
+    }
+}
+
+/// Checks no name, and the chain where there are roots to check it against; signatures of the handshake are checked in
+/// any case.
+#[derive(Debug)]
+struct LenientVerifier {
+    provider: Arc<CryptoProvider>,
+    roots: Option<RootCertStore>,
+}
+
+impl ServerCertVerifier for LenientVerifier {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(roots) = &self.roots {
+            let algorithms = self.provider.signature_verification_algorithms.all;
+            let certificate = ParsedCertificate::try_from(end_entity)?;
+            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -111,7 +189,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -120,10 +203,17 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -1,5 +1,6 @@
 //! The worker's settings.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use analytics_core::schema::Flavor;
@@ -23,7 +24,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "DATABASE_URL",
         default: None,
-        help: "postgres://user:password@host:5432/database?sslmode=disable|prefer|require|verify-full&sslrootcert=FILE; needs INSERT on usage_events",
+        help: "postgres://user:password@host:5432/database?sslmode=verify-full&sslrootcert=FILE; needs INSERT on usage_events",
     },
     Key {
         name: "MAINTENANCE_DATABASE_URL",
@@ -127,6 +128,8 @@ pub const KEYS: &[Key] = &[
 pub struct WorkerConfig {
     /// Port of the probes.
     pub port: u16,
+    /// The address to listen on; without one, all of the host's.
+    pub bind_address: Option<IpAddr>,
     /// Where events go.
     pub database: Database,
     /// Where they come from.
@@ -197,7 +200,7 @@ pub struct MigrateConfig {
 /// decompressed rows.
 const WRITER_SESSION: &[(&str, &str)] = &[
     ("synchronous_commit", "on"),
-    ("default_transaction_isolation", "read\\ committed"),
+    ("default_transaction_isolation", "read committed"),
     ("idle_in_transaction_session_timeout", "30s"),
     // A statement that waits for a lock does not notice otherwise that its client is gone.
     ("client_connection_check_interval", "5s"),
@@ -212,7 +215,8 @@ const OWNER_SESSION: &[(&str, &str)] = &[("client_connection_check_interval", "1
 
 fn database(settings: &Settings, key: &str) -> Result<Database, SettingsError> {
     let url: String = settings.required(key)?;
-    Database::parse(&url).map_err(|error| settings.invalid(key, error.to_string()))
+    let database = Database::parse(&url).map_err(|error| settings.invalid(key, error.to_string()))?;
+    Ok(database.writing())
 }
 
 impl WorkerConfig {
@@ -227,6 +231,7 @@ impl WorkerConfig {
                 Some(port) => port,
                 None => settings.required("PORT")?,
             },
+            bind_address: settings.optional("BIND_ADDRESS")?,
             database: database(settings, "DATABASE_URL")?.session("ingest-worker", WRITER_SESSION),
             broker: broker(settings)?,
             queue: queue_name(settings)?,

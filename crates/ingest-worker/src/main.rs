@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use analytics_runtime::metrics_endpoint::MetricsEndpoint;
 use analytics_runtime::settings::Settings;
-use analytics_runtime::{logging, shutdown, tls, version};
+use analytics_runtime::{listener, logging, shutdown, tls, version};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use ingest_worker::config::{self, KEYS, MaintenanceConfig, MigrateConfig, OperatorConfig, WorkerConfig};
@@ -147,8 +147,10 @@ async fn consume(settings: &Settings) -> anyhow::Result<()> {
     let config = WorkerConfig::read(settings)?;
     let metrics = MetricsEndpoint::install().context("the metrics recorder")?;
     let status = Arc::new(Status::default());
-    let probes = probes::server(config.port, Arc::clone(&status), metrics)
-        .context("the port of the probes (ADMIN_PORT, or PORT) cannot be opened")?;
+    let listener = listener::listen(config.bind_address, config.port).context(
+        "the port of the probes (ADMIN_PORT, or PORT) cannot be opened, or BIND_ADDRESS is not this host's",
+    )?;
+    let probes = probes::server(listener, Arc::clone(&status), metrics)?;
     let probes_handle = probes.handle();
     let probes = tokio::spawn(probes);
     let ran = worker::run(config, status, stop_signal()).await;

@@ -1,32 +1,36 @@
 //! `/health`, `/ready` and `/metrics`.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::dev::Server;
+use actix_web::http::Method;
 use actix_web::http::header::CONTENT_TYPE;
-use actix_web::web::{Data, get};
-use actix_web::{App, HttpResponse, HttpServer};
+use actix_web::web::{Data, resource, route};
+use actix_web::{App, HttpResponse, HttpServer, Resource, Route};
 use analytics_runtime::metrics_endpoint::{self, MetricsEndpoint};
 use serde_json::json;
 
 use crate::status::Status;
 
-/// The server of the probes, on all addresses of the machine.
+/// The server of the probes.
 ///
 /// # Errors
-/// If the port is taken.
-pub fn server(port: u16, status: Arc<Status>, metrics: MetricsEndpoint) -> std::io::Result<Server> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+/// If nothing can listen there.
+pub fn server(
+    listener: TcpListener,
+    status: Arc<Status>,
+    metrics: MetricsEndpoint,
+) -> std::io::Result<Server> {
     tracing::info!(port = listener.local_addr()?.port(), "probes are served");
     let server = HttpServer::new(move || {
         App::new()
             .app_data(Data::from(Arc::clone(&status)))
             .app_data(Data::new(metrics.clone()))
-            .route("/health", get().to(health))
-            .route("/ready", get().to(ready))
-            .route("/metrics", get().to(render))
+            .service(probe("/health", || route().to(health)))
+            .service(probe("/ready", || route().to(ready)))
+            .service(probe("/metrics", || route().to(render)))
     });
     Ok(server
         .workers(1)
@@ -34,6 +38,13 @@ pub fn server(port: u16, status: Arc<Status>, metrics: MetricsEndpoint) -> std::
         .shutdown_timeout(1)
         .listen(listener)?
         .run())
+}
+
+/// Answers GET, and HEAD.
+fn probe(path: &str, handler: fn() -> Route) -> Resource {
+    resource(path)
+        .route(handler().method(Method::GET))
+        .route(handler().method(Method::HEAD))
 }
 
 /// The process makes progress: this thread answers, and the main one came by. It depends on no other server.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -121,6 +121,63 @@ impl Postgres {
         )?;
         server.restart().await?;
         Ok(server)
+    }
+
+    /// Starts a hot standby of this server, with a copy of its data.
+    pub async fn start_standby(&self, name: &str) -> Result<Self> {
+        let folder = place::postgres_folder(name)?;
+        let mut standby = Self {
+            installation: Installation::newest(self.edition)?,
+            edition: self.edition,
+            port: ports::free()?,
+            folder,
+            postmaster: None,
+            detached: false,
+        };
+        standby.write_state()?;
+        let output = standby
+            .installation
+            .command("pg_basebackup")
+            .args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast"])
+            // It says so in its data that it is a standby, and of which server.
+            .arg("--write-recovery-conf")
+            .arg(format!("--port={}", self.port))
+            .arg("--pgdata")
+            .arg(standby.data())
+            .output()
+            .await?;
+        if !output.status.success() {
+            bail!(
+                "pg_basebackup failed: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        fs::write(
+            standby.data().join("postgresql.conf"),
+            standby.configuration(Profile::Modest, &[]),
+        )?;
+        standby.restart().await?;
+        Ok(standby)
+    }
+
+    /// Makes a standby a primary, and waits until it is.
+    pub async fn promote(&self) -> Result<()> {
+        let client = self.connect("postgres").await?;
+        let promoted: bool = client.query_one("SELECT pg_promote()", &[]).await?.get(0);
+        ensure!(promoted, "{} was not promoted", self.describe());
+        Ok(())
+    }
+
+    /// From now on this role is taken over TLS alone, with a certificate of its name.
+    pub async fn ask_for_certificate(&self, role: &str) -> Result<()> {
+        let rules = format!(
+            "hostssl all {role} 127.0.0.1/32 cert\nhost all {role} 127.0.0.1/32 reject\n\
+             host all all 127.0.0.1/32 trust\n"
+        );
+        fs::write(self.data().join("pg_hba.conf"), rules)?;
+        let client = self.connect("postgres").await?;
+        client.query_one("SELECT pg_reload_conf()", &[]).await?;
+        Ok(())
     }
 
     /// Starts one on new data, on a disk of its own of so many MiB, in memory. Only root can make one.

@@ -344,7 +344,7 @@ impl RabbitMq {
             .env("RABBITMQ_SCHEDULER_BIND_TYPE", "u")
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "+sbwt none +sbwtdcpu none +sbwtdio none",
+                "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}",
             );
     }
 

@@ -7,6 +7,7 @@ use e2e::process::Service;
 use e2e::token::{Claims, SECRET};
 use reqwest::StatusCode;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
 use crate::platform::{Flavor, Platform};
@@ -245,4 +246,46 @@ async fn the_api_listens_on_ipv6_and_ipv4() -> Result<()> {
         ensure!(health.status() == StatusCode::OK, "{host}: {}", health.status());
     }
     Ok(())
+}
+
+/// However slow the database is, and however many ask: the probes of Kubernetes give up after a second.
+#[tokio::test]
+async fn readiness_waits_for_nobody() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    let api = platform.api(&[]).await?;
+    // What readiness is read from answers no more.
+    let locking = e2e::servers::connect(&platform.owner_url()?).await?;
+    locking
+        .batch_execute("BEGIN; LOCK TABLE refinery_schema_history IN ACCESS EXCLUSIVE MODE")
+        .await?;
+    platform.wait_for_a_lock_waiter().await?;
+    let address = api.url("").trim_start_matches("http://").to_owned();
+    // Clients that ask and hang up.
+    for _ in 0..200 {
+        let mut stream = tokio::net::TcpStream::connect(&address).await?;
+        stream
+            .write_all(b"GET /ready HTTP/1.1\r\nHost: api\r\n\r\n")
+            .await?;
+    }
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let began = Instant::now();
+        let answer = reqwest::get(api.url("/ready")).await?;
+        slowest = slowest.max(began.elapsed());
+        let said: Value = answer.json().await?;
+        ensure!(said["shutting_down"] == false, "{said}");
+    }
+    ensure!(slowest < Duration::from_millis(700), "{slowest:?}");
+    // What is wrong is told all the same, and so is its end.
+    let wait_for = async |status: StatusCode| -> Result<()> {
+        let began = Instant::now();
+        while reqwest::get(api.url("/ready")).await?.status() != status {
+            ensure!(began.elapsed() < Duration::from_secs(20), "never {status}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    };
+    wait_for(StatusCode::SERVICE_UNAVAILABLE).await?;
+    locking.batch_execute("ROLLBACK").await?;
+    wait_for(StatusCode::OK).await
 }

@@ -1,6 +1,8 @@
 //! TLS to both servers, with certificates made here: the right CA works; another CA and another host are
 //! refused, and the worker says so, and `collect`, which reaches the broker in a way of its own.
 
+mod database;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +19,8 @@ use time::OffsetDateTime;
 
 use crate::platform::setting;
 
+/// The role that the client's certificate is for.
+const CLIENT: &str = "certified";
 const NO_EVENT: &[u8] = b"{\"no\":\"event\"}";
 
 /// A folder with a CA's certificate, another CA's, and a server's, which is for `localhost` only.
@@ -43,6 +47,14 @@ impl Certificates {
         fs::write(made.path("other-ca.pem"), ca("other")?.pem())?;
         fs::write(made.path("no-ca.pem"), "this is no certificate\n")?;
         fs::write(made.path("server.pem"), server.pem())?;
+        let client_key = KeyPair::generate()?;
+        let mut client = CertificateParams::new(Vec::new())?;
+        client.distinguished_name.push(rcgen::DnType::CommonName, CLIENT);
+        fs::write(
+            made.path("client.pem"),
+            client.signed_by(&client_key, &right)?.pem(),
+        )?;
+        fs::write(made.path("client.key"), client_key.serialize_pem())?;
         // Each server is another user, and a key is its user's alone.
         for of in ["postgres.key", "rabbitmq.key"] {
             let path = made.path(of);

@@ -1,7 +1,7 @@
 //! The session of the probes, beside the pool: readiness is about the database, and must not wait behind
 //! the questions that are being asked.
 
-use analytics_runtime::postgres::Database as Address;
+use analytics_runtime::postgres::{Database as Address, explain};
 use analytics_runtime::schema::{self, SchemaError};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Client;
 use tracing::warn;
 
-use super::{Unready, described};
+use super::Unready;
 
 /// One session, opened when it is needed, used by one probe at a time.
 pub(super) struct Probe {
@@ -42,7 +42,7 @@ impl Probe {
                 Ok(())
             }
             Err(SchemaError::Database(error)) => {
-                warn!(error = described(&error), "schema version not read");
+                warn!(error = explain(&error), "schema version not read");
                 Err(Unready::Database)
             }
             Err(error) => Err(Unready::Schema(error.to_string())),
@@ -58,7 +58,7 @@ impl Probe {
         match opening.await {
             Ok(Ok(Ok(client))) => Ok(client),
             Ok(Ok(Err(error))) => {
-                warn!(error = described(&error), "database not reached");
+                warn!(error = explain(&error), "database not reached");
                 Err(Unready::Database)
             }
             Ok(Err(_)) | Err(_) => {

@@ -8,6 +8,7 @@ use analytics_core::rollup::Kept;
 use crate::App;
 use crate::auth::{Permit, Permitted};
 use crate::error::ApiError;
+use crate::middleware::connection::hung_up;
 use crate::params::{self, Asked, page};
 
 /// A question and its answer.
@@ -48,7 +49,10 @@ pub(crate) async fn ask(
         }
     };
     for _ in 0..MOST_TRIES {
-        let read = app.database.ask(&plan).await?;
+        let read = tokio::select! {
+            read = app.database.ask(&plan) => read?,
+            () = hung_up(request) => return Err(ApiError::TooSlow),
+        };
         if read.freshness.kept != kept {
             kept = read.freshness.kept;
             let again = ask.plan(kept).map_err(refused)?;

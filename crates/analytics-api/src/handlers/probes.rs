@@ -26,9 +26,10 @@ struct Readiness {
     missing: Vec<String>,
 }
 
-/// `GET /ready`: whether requests should be sent here, and if not, what is missing.
+/// `GET /ready`: whether requests should be sent here, and if not, what is missing. It asks nobody: however many ask,
+/// the database is looked at by one session, again and again.
 pub(crate) async fn ready(app: Data<App>) -> impl Responder {
-    let (database, schema, mut missing) = match app.database.ready().await {
+    let (database, schema, mut missing) = match app.database.ready() {
         Ok(()) => ("ok", "ok", Vec::new()),
         Err(Unready::Database) => (
             "unreachable",

@@ -29,7 +29,7 @@ async fn every_refusal_is_a_problem_with_the_id_of_the_request() {
         ),
         (TestRequest::post().uri("/health"), 405, "method-not-allowed"),
         (
-            TestRequest::default().method(Method::HEAD).uri(&usage("")),
+            TestRequest::default().method(Method::OPTIONS).uri(&usage("")),
             405,
             "method-not-allowed",
         ),

@@ -53,6 +53,7 @@ impl Services {
             ("DATABASE_URL", self.database_url.as_str()),
             ("RABBITMQ_URL", &self.rabbitmq_url),
             ("QUEUE_NAME", &self.queue),
+            ("BIND_ADDRESS", "127.0.0.1"),
         ];
         let environment = [&environment[..], more].concat();
         Service::start(
@@ -78,6 +79,7 @@ impl Services {
             // One caller asks everything here.
             ("RATE_LIMIT_PER_SECOND", "0"),
             ("SHUTDOWN_DELAY_SECONDS", "0"),
+            ("BIND_ADDRESS", "127.0.0.1"),
         ];
         let environment = [&environment[..], more].concat();
         Service::start(
