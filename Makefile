@@ -42,6 +42,7 @@ demo: packages ## Everything at work: servers, services, a month of usage, answe
 
 # Built as a whole first, so that the suite's own build finds everything compiled with the same features.
 test: packages ## All tests, on real servers, in both flavors where the server has TimescaleDB
+	@deploy/local/install-producers.sh
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
 	@$(TARGET)/debug/dev test $(if $(APACHE),--apache)
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// Why TLS cannot be set up.
@@ -26,6 +26,15 @@ pub enum TlsError {
     NoCertificate {
         /// Its path.
         path: String,
+    },
+    /// A file of a client's certificate or key that cannot be used.
+    #[error("the file {path} holds no usable certificate or key")]
+    Identity {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
     },
     /// rustls refuses the configuration.
     #[error("TLS cannot be configured")]
@@ -74,6 +83,31 @@ pub fn verifying_client(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError
     Ok(ClientConfig::builder()
         .with_root_certificates(roots(ca_file)?)
         .with_no_client_auth())
+}
+
+/// The same, which shows a certificate of its own if it is given that and its key.
+///
+/// # Errors
+/// If a file cannot be used.
+pub fn identified_client(
+    ca_file: Option<&Path>,
+    identity: Option<(&Path, &Path)>,
+) -> Result<ClientConfig, TlsError> {
+    let Some((certificate, key)) = identity else {
+        return verifying_client(ca_file);
+    };
+    let unusable = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| TlsError::Identity { path, source }
+    };
+    let certificates = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(unusable(certificate))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(unusable(key))?;
+    ClientConfig::builder()
+        .with_root_certificates(roots(ca_file)?)
+        .with_client_auth_cert(certificates, key)
+        .map_err(TlsError::Config)
 }
 
 /// A client that encrypts and checks nothing: what `sslmode=require` means to PostgreSQL's own clients.
