@@ -303,6 +303,9 @@ async fn more_large_messages_than_memory(flavor: Flavor) -> Result<()> {
     // It declares the queue, with a delivery limit.
     scene.start_worker(&[]).await?;
     scene.workers.remove(0).terminate(Duration::from_secs(11)).await?;
+    // Made at once, so that they are of few organizations.
+    let mut events = scene.events(60_000);
+    events.retain(|event| !event.body.windows(13).any(|part| part == b"error_message"));
     let mut bytes = 0;
     // The window begins narrow and widens twice.
     for (count, together, size, field) in [
@@ -313,14 +316,12 @@ async fn more_large_messages_than_memory(flavor: Flavor) -> Result<()> {
         let publisher = scene.publisher().await?;
         let mut left = count;
         while left > 0 {
-            let mut events = scene.events(together);
-            events.retain(|event| !event.body.windows(13).any(|part| part == b"error_message"));
-            events.truncate(left);
-            left -= events.len();
-            let bodies = events.iter().map(|event| with_text(&event.body, field, size));
+            let part = events.split_off(events.len() - together.min(left));
+            left -= part.len();
+            let bodies = part.iter().map(|event| with_text(&event.body, field, size));
             publisher.publish(bodies).await?;
-            bytes += events.len() * size;
-            for mut event in events {
+            bytes += part.len() * size;
+            for mut event in part {
                 if field == "error_message" {
                     event.fact.error_message = Some(format!("{}…", "x".repeat(7_999)));
                 }
