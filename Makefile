@@ -50,6 +50,7 @@ demo: packages web ## Everything at work: servers, services, two months of usage
 
 # Built as a whole first, so that the suite's own build finds everything compiled with the same features.
 test: packages web browser deploy-test ## All tests, on real servers, in both flavors where the server has TimescaleDB
+	@deploy/local/install-producers.sh
 	cargo build --workspace --bins --tests --features ingest-worker/failpoints
 	@if [ -f web/dist/index.html ] && [ -d web/node_modules ]; then npm --prefix web run --silent test; fi
 	@$(TARGET)/debug/dev test $(if $(APACHE),--apache)

@@ -8,7 +8,7 @@
 //! - [`proxy`] stands between a service and a server, and does what networks do;
 //! - [`flow`] keeps them coming while something is done to the servers, [`watch`] asks the API meanwhile,
 //!   and [`oracle`] tells whether all of it was stored once;
-//! - [`publisher`] sends them, [`api`] asks for the answers and holds them against the truth, [`token`]
+//! - [`publisher`] sends them, [`raw`] sends what no client library would, [`api`] asks for the answers and holds them against the truth, [`token`]
 //!   says who asks.
 //!
 //! Nothing here imports the services' own decoding or arithmetic: what they are held against must not
@@ -29,6 +29,7 @@ pub mod process;
 pub mod progress;
 pub mod proxy;
 pub mod publisher;
+pub mod raw;
 pub mod servers;
 pub mod token;
 pub mod truth;

@@ -161,10 +161,10 @@ pub fn further(now: OffsetDateTime) -> Vec<Malformed> {
             "model",
         ),
         of(
-            "a long request id",
-            set("request_id", json!("r".repeat(101))),
-            "too_long",
-            "request_id",
+            "a status that is a number",
+            set("status", json!(200)),
+            "wrong_type",
+            "status",
         ),
         of(
             "years ahead",

@@ -5,6 +5,10 @@
 //! producer fixed, `(org_id, time, event_id)`. Nanoseconds are cut to microseconds, offsets become UTC,
 //! UUIDs lose their case.
 
+use std::borrow::Cow;
+use std::io::Read as _;
+
+use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use time::format_description::well_known::Rfc3339;
@@ -22,6 +26,16 @@ pub const MAX_MODEL_CHARACTERS: usize = 255;
 pub const MAX_STATUS_CHARACTERS: usize = 50;
 /// Characters of a request id.
 pub const MAX_REQUEST_ID_CHARACTERS: usize = 100;
+/// Characters of an error message.
+pub const MAX_ERROR_MESSAGE_CHARACTERS: usize = 8_000;
+/// The last character of a text that was cut.
+const CUT: char = '…';
+/// What gzip begins with, and no JSON does.
+const GZIP: &[u8] = b"\x1f\x8b";
+/// Bytes that a body in gzip may hold.
+const MOST_INFLATED: u64 = 4 << 20;
+/// Some editors and libraries begin a text with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One request to a model, as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +72,18 @@ pub struct UsageEvent {
     pub error_message: Option<Box<str>>,
     /// The gateway's id of the request, up to 100 characters.
     pub request_id: Option<Box<str>>,
+    /// Which diagnostic texts are not as their producer sent them.
+    pub mended: Mended,
+}
+
+/// Diagnostic texts that were mended: what is no character became U+FFFD, what is too long was cut. They cost
+/// nothing and identify nothing, so they never refuse an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mended {
+    /// Of `error_message`.
+    pub error_message: bool,
+    /// Of `request_id`.
+    pub request_id: bool,
 }
 
 impl UsageEvent {
@@ -73,6 +99,8 @@ impl UsageEvent {
 pub enum Reason {
     /// No bytes at all.
     EmptyBody,
+    /// Gzip that is broken, or holds too much.
+    InvalidEncoding,
     /// Bytes that are no UTF-8.
     InvalidUtf8,
     /// Text that is no JSON.
@@ -122,8 +150,9 @@ const _: () = assert!(Reason::ALL.len() == Reason::RefusedByDatabase as usize + 
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::EmptyBody,
+        Self::InvalidEncoding,
         Self::InvalidUtf8,
         Self::InvalidJson,
         Self::NotAnObject,
@@ -152,6 +181,7 @@ impl Reason {
     pub fn code(self) -> &'static str {
         match self {
             Self::EmptyBody => "empty_body",
+            Self::InvalidEncoding => "invalid_encoding",
             Self::InvalidUtf8 => "invalid_utf8",
             Self::InvalidJson => "invalid_json",
             Self::NotAnObject => "not_an_object",
@@ -249,6 +279,11 @@ struct Fields<'a> {
     error_message: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     request_id: Option<&'a RawValue>,
+    /// Of a CloudEvents envelope, as the next one.
+    #[serde(borrow, default, deserialize_with = "present")]
+    specversion: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
 }
 
 /// Keeps `null` as the text it is: serde's own `Option` could not tell it from an absent field.
@@ -258,21 +293,116 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 
 /// Reads one message.
 ///
-/// An unknown field is never an error: later producers may say more.
+/// An unknown field is never an error: later producers may say more. Gzip is recognised by how it begins. A byte-order mark is ignored, and of a
+/// CloudEvents envelope the `data` is read.
 ///
 /// # Errors
 /// The first thing that is wrong, with its field.
 pub fn decode(body: &[u8]) -> Result<UsageEvent, Malformed> {
+    decode_with(body, Total::MustAddUp)
+}
+
+/// The same, but a `total_tokens` that does not add up is replaced by the sum: for an operator who knows that its
+/// producer counts something else into it.
+///
+/// # Errors
+/// The first thing that is wrong, with its field.
+pub fn decode_recomputing_total(body: &[u8]) -> Result<UsageEvent, Malformed> {
+    decode_with(body, Total::IsRecomputed)
+}
+
+/// What becomes of a `total_tokens` that does not add up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Total {
+    MustAddUp,
+    IsRecomputed,
+}
+
+/// Whose event a message is, as far as that can be read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Payer {
+    /// Its organization.
+    pub org_id: Option<Uuid>,
+    /// Its model.
+    pub model: Option<String>,
+}
+
+/// Looks into a message that need not be an event.
+#[must_use]
+pub fn payer(body: &[u8]) -> Payer {
+    let Ok(body) = inflated(body) else {
+        return Payer::default();
+    };
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&body);
+    let text = String::from_utf8_lossy(body);
+    let Ok(mut fields) = parse_object(&text) else {
+        return Payer::default();
+    };
+    if let (None, Some(data)) = (fields.org_id, fields.data) {
+        let Ok(inside) = parse_object(data.get()) else {
+            return Payer::default();
+        };
+        fields = inside;
+    }
+    Payer {
+        org_id: optional(fields.org_id).and_then(|value| id(value, "org_id").ok()),
+        model: optional(fields.model.or(fields.model_name))
+            .and_then(|value| text_of(value, "model").ok())
+            .map(|model| model.chars().take(MAX_MODEL_CHARACTERS).collect()),
+    }
+}
+
+fn decode_with(body: &[u8], total: Total) -> Result<UsageEvent, Malformed> {
     if body.is_empty() {
         return Err(Malformed::body(Reason::EmptyBody, "the message has no body"));
     }
-    let text = std::str::from_utf8(body).map_err(|error| {
-        Malformed::body(
-            Reason::InvalidUtf8,
-            format!("byte {} is no UTF-8", error.valid_up_to()),
-        )
-    })?;
-    let fields = parse_object(text)?;
+    let body = inflated(body)?;
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&body);
+    match std::str::from_utf8(body) {
+        Ok(text) => read(text, total),
+        Err(error) => read_mended(body, total).ok_or_else(|| {
+            Malformed::body(
+                Reason::InvalidUtf8,
+                format!("byte {} is no UTF-8", error.valid_up_to()),
+            )
+        }),
+    }
+}
+
+/// The body as it was before it became gzip, if it did.
+pub(crate) fn inflated(body: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+    if !body.starts_with(GZIP) {
+        return Ok(body.into());
+    }
+    let mut plain = Vec::new();
+    let read = MultiGzDecoder::new(body)
+        .take(MOST_INFLATED + 1)
+        .read_to_end(&mut plain);
+    match read {
+        Ok(_) if plain.len() as u64 <= MOST_INFLATED => Ok(plain.into()),
+        Ok(_) => Err(Malformed::body(
+            Reason::InvalidEncoding,
+            format!("the gzip holds more than {MOST_INFLATED} bytes"),
+        )),
+        Err(_) => Err(Malformed::body(Reason::InvalidEncoding, "the gzip is broken")),
+    }
+}
+
+/// Reads a body that is no UTF-8, if that is so in a diagnostic text alone.
+fn read_mended(body: &[u8], total: Total) -> Option<UsageEvent> {
+    let mut event = read(&String::from_utf8_lossy(body), total).ok()?;
+    let is_whole = |text: &str| !text.contains(char::REPLACEMENT_CHARACTER);
+    let broken = |text: &Option<Box<str>>| text.as_deref().is_some_and(|text| !is_whole(text));
+    event.mended.error_message |= broken(&event.error_message);
+    event.mended.request_id |= broken(&event.request_id);
+    (is_whole(&event.model_name) && is_whole(&event.status)).then_some(event)
+}
+
+fn read(text: &str, total: Total) -> Result<UsageEvent, Malformed> {
+    let mut fields = parse_object(text)?;
+    if let (None, Some(_), Some(data)) = (fields.event_id, fields.specversion, fields.data) {
+        fields = parse_object(data.get())?;
+    }
 
     let input_tokens = integer(required(fields.input_tokens, "input_tokens")?, "input_tokens")?;
     let output_tokens = integer(required(fields.output_tokens, "output_tokens")?, "output_tokens")?;
@@ -284,6 +414,7 @@ pub fn decode(body: &[u8]) -> Result<UsageEvent, Malformed> {
         )
     })?;
     if let Some(value) = optional(fields.total_tokens)
+        && total == Total::MustAddUp
         && integer(value, "total_tokens")? != total_tokens
     {
         return Err(Malformed::field(
@@ -293,7 +424,15 @@ pub fn decode(body: &[u8]) -> Result<UsageEvent, Malformed> {
         ));
     }
 
+    let (error_message, request_id) = (
+        diagnostic(fields.error_message, MAX_ERROR_MESSAGE_CHARACTERS),
+        diagnostic(fields.request_id, MAX_REQUEST_ID_CHARACTERS),
+    );
     Ok(UsageEvent {
+        mended: Mended {
+            error_message: error_message.1,
+            request_id: request_id.1,
+        },
         time: instant(required(fields.time, "time")?, "time")?,
         event_id: id(required(fields.event_id, "event_id")?, "event_id")?,
         org_id: id(required(fields.org_id, "org_id")?, "org_id")?,
@@ -314,18 +453,8 @@ pub fn decode(body: &[u8]) -> Result<UsageEvent, Malformed> {
             "status",
             MAX_STATUS_CHARACTERS,
         )?,
-        error_message: optional(fields.error_message)
-            .map(|value| text_of(value, "error_message"))
-            .transpose()?,
-        request_id: optional(fields.request_id)
-            .map(|value| {
-                at_most(
-                    text_of(value, "request_id")?,
-                    "request_id",
-                    MAX_REQUEST_ID_CHARACTERS,
-                )
-            })
-            .transpose()?,
+        error_message: error_message.0,
+        request_id: request_id.0,
     })
 }
 
@@ -346,7 +475,14 @@ fn part_of(value: Option<&RawValue>, field: &'static str, whole: i32) -> Result<
 }
 
 fn parse_object(text: &str) -> Result<Fields<'_>, Malformed> {
-    let not_an_object = || Malformed::body(Reason::NotAnObject, "the message must be one JSON object");
+    let not_an_object = || {
+        let detail = if text.trim_ascii_start().starts_with('[') {
+            "the message must be one JSON object, not an array: publish each event as a message"
+        } else {
+            "the message must be one JSON object"
+        };
+        Malformed::body(Reason::NotAnObject, detail)
+    };
     if text.trim_ascii_start().starts_with('{') {
         return serde_json::from_str(text).map_err(|error| explain(text, &error));
     }
@@ -444,6 +580,75 @@ fn text_of(value: &str, field: &'static str) -> Result<Box<str>, Malformed> {
         ));
     }
     Ok(text)
+}
+
+/// A text for a person, mended where it has to be, and whether it was. What is no string stands there as its JSON.
+fn diagnostic(value: Option<&RawValue>, characters: usize) -> (Option<Box<str>>, bool) {
+    let Some(value) = optional(value) else {
+        return (None, false);
+    };
+    let (mut text, mut mended) = match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        None => (value.to_owned(), true),
+        Some(quoted) if !quoted.contains('\\') => (quoted.to_owned(), false),
+        // Half an emoji is an escape that JSON allows and that no text can be made of: these are its bytes.
+        Some(_) => match serde_json::from_str::<Escaped>(value) {
+            Ok(Escaped(bytes)) => match String::from_utf8(bytes) {
+                Ok(text) => (text, false),
+                Err(error) => (without_surrogates(error.as_bytes()), true),
+            },
+            Err(_) => (quoted_as_it_is(value), true),
+        },
+    };
+    if text.contains('\0') {
+        (text, mended) = (text.replace('\0', "\u{fffd}"), true);
+    }
+    if let Some((end, _)) = text.char_indices().nth(characters) {
+        let end = text[..end].char_indices().next_back().map_or(0, |(last, _)| last);
+        text.truncate(end);
+        text.push(CUT);
+        mended = true;
+    }
+    (Some(text.into()), mended)
+}
+
+fn quoted_as_it_is(value: &str) -> String {
+    value.trim_matches('"').to_owned()
+}
+
+/// The bytes of a JSON string: surrogates that stand alone are three bytes that are no UTF-8.
+struct Escaped(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Escaped {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a string")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        deserializer.deserialize_bytes(Bytes).map(Self)
+    }
+}
+
+fn without_surrogates(bytes: &[u8]) -> String {
+    let (mut text, mut rest) = (Vec::with_capacity(bytes.len()), bytes);
+    while let Some((first, after)) = rest.split_first() {
+        match rest {
+            [0xed, 0xa0..=0xbf, _, after @ ..] => {
+                text.extend("\u{fffd}".bytes());
+                rest = after;
+            }
+            _ => {
+                text.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn at_most(text: Box<str>, field: &'static str, characters: usize) -> Result<Box<str>, Malformed> {

@@ -15,7 +15,9 @@
 //! - its receivers are unbounded: prefetch is the only bound;
 //! - strings over 255 bytes in short-string fields panic: names are checked by the configuration.
 
-use std::path::Path;
+mod address;
+mod properties;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,120 +27,35 @@ use amqprs::channel::{
     ConsumerMessage, ExchangeDeclareArguments, QueueBindArguments, QueueDeclareArguments,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
+use amqprs::security::SecurityCredentials;
 use amqprs::tls::TlsAdaptor;
 use amqprs::{Ack, BasicProperties, Cancel, Close, CloseChannel, FieldTable, FieldValue, Nack, Return};
-use analytics_runtime::tls::{self, TlsError};
 use async_trait::async_trait;
-use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
+use crate::operator::collect;
+
+pub use address::{Address, AddressError, Files};
+pub use properties::Properties;
+
 /// How long one call may take. A broker that is alive answers within milliseconds.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a whole connection may take, TCP, TLS and AMQP.
-const OPEN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a consumer may take to begin: a quorum queue reads all that it delivers at once before it answers, which
+/// may be gigabytes.
+const CONSUME_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a goodbye may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// Seconds between heartbeats; after two missed ones the peer counts as dead. 0 and 1 misbehave in amqprs.
-const HEARTBEAT_SECONDS: u16 = 10;
 /// How often the broker may redeliver a message before it gives up on it. Redeliveries are normal here
 /// (each lost connection is one for everything in flight), so it is far above what restarts cause; it ends
 /// loops over messages that no client can read.
 const DELIVERY_LIMIT: i64 = 100;
-
-/// Where the broker is and who we are there.
-#[derive(Clone)]
-pub struct Address {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) user: String,
-    pub(crate) password: String,
-    pub(crate) vhost: String,
-    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
-}
-
-/// Why an address cannot be used. Holds nothing of it: it has a password.
-#[derive(Debug, thiserror::Error)]
-pub enum AddressError {
-    /// Not a URL.
-    #[error("no valid URL: {0}")]
-    Url(#[from] url::ParseError),
-    /// Another scheme.
-    #[error("must begin with amqp:// or amqps://")]
-    Scheme,
-    /// No host.
-    #[error("has no host")]
-    Host,
-    /// A part that is no UTF-8, or too long for AMQP.
-    #[error("user, password and vhost must be percent-encoded UTF-8 of at most 255 bytes")]
-    Part,
-    /// A path of several segments: a `/` inside a vhost is `%2f`.
-    #[error("the vhost is one path segment; a / in it is %2f")]
-    Vhost,
-    /// The CA file.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-}
-
-impl Address {
-    /// Reads `amqp://user:password@host:port/vhost` ([AMQP URI specification]): parts are
-    /// percent-decoded; an empty path, or none, is the vhost `/`.
-    ///
-    /// [AMQP URI specification]: https://www.rabbitmq.com/docs/uri-spec
-    ///
-    /// # Errors
-    /// If it is no such URL, or the CA file cannot be used.
-    pub fn parse(text: &str, ca_file: Option<&str>) -> Result<Self, AddressError> {
-        let url = url::Url::parse(text)?;
-        let (default_port, secure) = match url.scheme() {
-            "amqp" => (5672, false),
-            "amqps" => (5671, true),
-            _ => return Err(AddressError::Scheme),
-        };
-        let decode = |part: &str| {
-            let part = percent_decode_str(part)
-                .decode_utf8()
-                .map_err(|_| AddressError::Part)?;
-            if part.len() > 255 {
-                Err(AddressError::Part)
-            } else {
-                Ok(part.into_owned())
-            }
-        };
-        let path = url.path().strip_prefix('/').unwrap_or("");
-        if path.contains('/') {
-            return Err(AddressError::Vhost);
-        }
-        let host = url
-            .host_str()
-            .filter(|host| !host.is_empty())
-            .ok_or(AddressError::Host)?;
-        let or_guest = |part: &str| {
-            if part.is_empty() {
-                Ok("guest".to_owned())
-            } else {
-                decode(part)
-            }
-        };
-        Ok(Self {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: url.port().unwrap_or(default_port),
-            user: or_guest(url.username())?,
-            password: or_guest(url.password().unwrap_or(""))?,
-            vhost: if path.is_empty() {
-                "/".to_owned()
-            } else {
-                decode(path)?
-            },
-            tls: if secure {
-                Some(Arc::new(tls::verifying_client(ca_file.map(Path::new))?))
-            } else {
-                None
-            },
-        })
-    }
-}
+/// Memory that a delivery takes besides its body and headers, as it came and as an event.
+const DELIVERY: usize = 512;
+/// The largest frame that is accepted. What is nested in it is read by recursion: [`STACK`] carries it.
+const LARGEST_FRAME: u32 = 1 << 20;
+/// The stack that the library needs for the deepest nesting that fits into the largest frame.
+pub const STACK: usize = 512 << 20;
 
 /// Why a session could not be made or is no longer usable.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +76,12 @@ pub enum BrokerError {
         /// The broker's words.
         words: String,
     },
+    /// There is nobody to ask.
+    #[error("no host")]
+    NoHost,
+    /// Frames that could exhaust the stack.
+    #[error("the broker's frame_max is {0}; set it to 1 to {LARGEST_FRAME} there (131072 is its default)")]
+    FrameMax(u32),
     /// No answer in time.
     #[error("{action} had no answer within {} s", .deadline.as_secs())]
     Deadline {
@@ -206,15 +129,27 @@ pub struct Session {
     control: Channel,
     queue: String,
     consumers: Vec<Channel>,
+    consuming: Arc<Consuming>,
     /// Cancelled at the first sign that this generation is over.
     pub death: CancellationToken,
 }
 
 /// What one consumer receives, and its way to acknowledge.
 pub struct Consumer {
-    receiver: UnboundedReceiver<ConsumerMessage>,
+    number: usize,
+    queue: String,
+    /// None before it begins.
+    receiver: Option<UnboundedReceiver<ConsumerMessage>>,
+    consuming: Arc<Consuming>,
     /// Its way to acknowledge, which others may hold as well.
     pub acker: Acker,
+}
+
+/// Whether consumers may still begin: one that begins while all are cancelled would never end.
+#[derive(Default)]
+struct Consuming {
+    beginning: tokio::sync::Mutex<()>,
+    over: CancellationToken,
 }
 
 /// Acknowledges deliveries of one channel.
@@ -234,11 +169,9 @@ pub struct Delivery {
     pub body: Vec<u8>,
     /// Its properties and headers.
     pub properties: Properties,
+    /// Bytes of memory that it takes, about.
+    pub weight: usize,
 }
-
-/// Properties of a message, read only when somebody asks.
-#[derive(Debug, Default)]
-pub struct Properties(BasicProperties);
 
 /// What the broker said last; the library only says "channel closed".
 #[derive(Clone, Default)]
@@ -311,22 +244,21 @@ impl ChannelCallback for Obituary {
 }
 
 impl Session {
-    /// Connects, makes sure that the queue is there, and starts `consumers` consumers, each with a
-    /// channel of its own and at most `prefetch` unacknowledged deliveries.
+    /// Connects, makes sure that the queue is there, and makes a consumer for each of `prefetches`, each with a
+    /// channel of its own and at most so many unacknowledged deliveries. One without a number begins later.
     ///
     /// # Errors
     /// If any step fails or takes too long.
     pub async fn open(
         address: &Address,
         queue: &str,
-        consumers: usize,
-        prefetch: u16,
+        prefetches: &[Option<u16>],
     ) -> Result<(Self, Vec<Consumer>), NotOpened> {
         let obituary = Obituary {
             death: Some(CancellationToken::new()),
             words: LastWords::default(),
         };
-        Self::open_with(address, queue, consumers, prefetch, &obituary)
+        Self::open_with(address, queue, prefetches, &obituary)
             .await
             .map_err(|NotOpened { source, consuming }| NotOpened {
                 source: obituary.words.explain(source),
@@ -337,21 +269,10 @@ impl Session {
     async fn open_with(
         address: &Address,
         queue: &str,
-        consumers: usize,
-        prefetch: u16,
+        prefetches: &[Option<u16>],
         obituary: &Obituary,
     ) -> Result<(Self, Vec<Consumer>), NotOpened> {
-        let mut arguments =
-            OpenConnectionArguments::new(&address.host, address.port, &address.user, &address.password);
-        arguments
-            .virtual_host(&address.vhost)
-            .heartbeat(HEARTBEAT_SECONDS)
-            .connection_name("ingest-worker");
-        if let Some(tls) = &address.tls {
-            let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
-            arguments.tls_adaptor(TlsAdaptor::new(connector, address.host.clone()));
-        }
-        let connection = call("connecting", OPEN_DEADLINE, Connection::open(&arguments)).await?;
+        let connection = connect(address).await?;
         let callback = connection.register_callback(obituary.clone());
         call("registering", CALL_DEADLINE, callback).await?;
         let control = ensure_queue(&connection, queue, &obituary.words).await?;
@@ -360,37 +281,36 @@ impl Session {
             control,
             queue: queue.to_owned(),
             consumers: Vec::new(),
+            consuming: Arc::default(),
             death: obituary.death.clone().unwrap_or_default(),
         };
         let callback = session.control.register_callback(obituary.clone());
         call("registering", CALL_DEADLINE, callback).await?;
-        let mut receivers = Vec::with_capacity(consumers);
-        for number in 0..consumers {
-            let consumer = session.consume(number, prefetch, obituary.clone()).await;
-            // The answer to the first one may be lost over what it is delivered.
-            receivers.push(consumer.map_err(|source| NotOpened {
-                source,
-                consuming: true,
-            })?);
+        let mut consumers = Vec::with_capacity(prefetches.len());
+        for prefetch in prefetches {
+            let mut consumer = session.consumer(obituary.clone()).await?;
+            if let Some(prefetch) = prefetch {
+                // The answer to the first one may be lost over what it is delivered.
+                consumer.begin(*prefetch).await.map_err(|source| NotOpened {
+                    source,
+                    consuming: true,
+                })?;
+            }
+            consumers.push(consumer);
         }
-        Ok((session, receivers))
+        Ok((session, consumers))
     }
 
-    async fn consume(
-        &mut self,
-        number: usize,
-        prefetch: u16,
-        callback: Obituary,
-    ) -> Result<Consumer, BrokerError> {
+    async fn consumer(&mut self, callback: Obituary) -> Result<Consumer, BrokerError> {
         let channel = open_channel(&self.connection).await?;
         call("registering", CALL_DEADLINE, channel.register_callback(callback)).await?;
-        let qos = BasicQosArguments::new(0, prefetch, false);
-        call("setting the prefetch", CALL_DEADLINE, channel.basic_qos(qos)).await?;
-        let consume = BasicConsumeArguments::new(&self.queue, &consumer_tag(number));
-        let (_, receiver) = call("consuming", CALL_DEADLINE, channel.basic_consume_rx(consume)).await?;
+        let number = self.consumers.len();
         self.consumers.push(channel.clone());
         Ok(Consumer {
-            receiver,
+            number,
+            queue: self.queue.clone(),
+            receiver: None,
+            consuming: Arc::clone(&self.consuming),
             acker: Acker { channel },
         })
     }
@@ -418,7 +338,9 @@ impl Session {
     /// Asks the broker to deliver nothing more. What has arrived stays to be received; then the
     /// receivers end.
     pub async fn stop_consuming(&self) {
+        self.consuming.over.cancel();
         let cancel = async {
+            let _nobody_begins = self.consuming.beginning.lock().await;
             for (number, channel) in self.consumers.iter().enumerate() {
                 let consumer = BasicCancelArguments::new(&consumer_tag(number));
                 channel.basic_cancel(consumer).await?;
@@ -458,6 +380,64 @@ impl Session {
             tracing::debug!(%error, "the connection was not closed in order");
         }
         closed.is_ok()
+    }
+}
+
+/// Tries the hosts in turn.
+async fn connect(address: &Address) -> Result<Connection, BrokerError> {
+    let mut refused = None;
+    for (host, port) in &address.hosts {
+        match connect_to(address, host, *port).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => {
+                if address.hosts.len() > 1 {
+                    tracing::warn!(host, port, %error, "not this one of the broker's hosts");
+                }
+                refused = Some(error);
+            }
+        }
+    }
+    Err(refused.unwrap_or(BrokerError::NoHost))
+}
+
+async fn connect_to(address: &Address, host: &str, port: u16) -> Result<Connection, BrokerError> {
+    let mut arguments = OpenConnectionArguments::new(host, port, &address.user, &address.password);
+    arguments
+        .virtual_host(&address.vhost)
+        .heartbeat(address.heartbeat)
+        .connection_name("ingest-worker");
+    if address.is_external {
+        arguments.credentials(SecurityCredentials::new_external());
+    }
+    if let Some(tls) = &address.tls {
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
+        let name = address.server_name.clone().unwrap_or_else(|| host.to_owned());
+        arguments.tls_adaptor(TlsAdaptor::new(connector, name));
+    }
+    let opened = call(
+        "connecting",
+        address.connection_timeout,
+        Connection::open(&arguments),
+    )
+    .await;
+    let connection = match opened {
+        Ok(connection) => connection,
+        // The library cannot say that it would hear a refused login: to it, the broker only hangs up.
+        Err(error @ BrokerError::Call { .. }) => {
+            return Err(match collect::refusal(address, host, port).await {
+                Some(words) => BrokerError::Refused {
+                    action: "logging in",
+                    words,
+                },
+                None => error,
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    // The library takes what the broker offers; 0 is no limit.
+    match connection.frame_max() {
+        1..=LARGEST_FRAME => Ok(connection),
+        frame_max => Err(BrokerError::FrameMax(frame_max)),
     }
 }
 
@@ -568,28 +548,59 @@ fn text(value: &str) -> FieldValue {
 }
 
 impl Consumer {
+    /// Lets it receive, at most `prefetch` unacknowledged deliveries. Once all are cancelled, nothing comes.
+    ///
+    /// # Errors
+    /// If the broker refuses or does not answer.
+    pub async fn begin(&mut self, prefetch: u16) -> Result<(), BrokerError> {
+        let _alone = self.consuming.beginning.lock().await;
+        if self.consuming.over.is_cancelled() {
+            return Ok(());
+        }
+        let channel = &self.acker.channel;
+        let qos = BasicQosArguments::new(0, prefetch, false);
+        call("setting the prefetch", CALL_DEADLINE, channel.basic_qos(qos)).await?;
+        let consume = BasicConsumeArguments::new(&self.queue, &consumer_tag(self.number));
+        let (_, receiver) = call("consuming", CONSUME_DEADLINE, channel.basic_consume_rx(consume)).await?;
+        self.receiver = Some(receiver);
+        Ok(())
+    }
+
+    /// Cancelled when no consumer of the session may begin any more.
+    pub fn over(&self) -> CancellationToken {
+        self.consuming.over.clone()
+    }
+
     /// Waits for deliveries and takes all that have arrived, at most `limit`, onto the end of
-    /// `deliveries`. Returns how many; 0: the consumer is over.
+    /// `deliveries`. Returns how many; 0: the consumer is over, or has not begun. Nothing is lost when the wait is
+    /// cut short.
     pub async fn receive(&mut self, deliveries: &mut Vec<Delivery>, limit: usize) -> usize {
+        let Some(receiver) = &mut self.receiver else {
+            return 0;
+        };
         let mut messages = Vec::new();
-        let count = self.receiver.recv_many(&mut messages, limit).await;
+        let count = receiver.recv_many(&mut messages, limit).await;
         deliveries.extend(messages.into_iter().filter_map(delivery));
         count
     }
 
     /// Whether everything that has arrived has been taken.
     pub fn is_drained(&self) -> bool {
-        self.receiver.is_empty()
+        self.receiver.as_ref().is_none_or(UnboundedReceiver::is_empty)
     }
 }
 
 fn delivery(message: ConsumerMessage) -> Option<Delivery> {
     let deliver = message.deliver?;
+    let body = message.content.unwrap_or_default();
+    let (properties, headers) = Properties::keep(message.basic_properties.unwrap_or_default());
     Some(Delivery {
         tag: deliver.delivery_tag(),
         redelivered: deliver.redelivered(),
-        body: message.content.unwrap_or_default(),
-        properties: Properties(message.basic_properties.unwrap_or_default()),
+        // The library's buffer grows by doubling: up to half of it is empty.
+        weight: DELIVERY + body.capacity() + headers,
+        body,
+        properties,
     })
 }
 
@@ -601,131 +612,5 @@ impl Acker {
     pub async fn ack_through(&self, tag: u64) -> Result<(), BrokerError> {
         let ack = self.channel.basic_ack(BasicAckArguments::new(tag, true));
         call("acknowledging", CALL_DEADLINE, ack).await
-    }
-}
-
-impl Properties {
-    /// As JSON, for the table of dead letters. NUL, which `jsonb` cannot hold, becomes U+FFFD.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let properties = &self.0;
-        let mut object = Map::new();
-        let texts = [
-            ("content_type", properties.content_type()),
-            ("content_encoding", properties.content_encoding()),
-            ("correlation_id", properties.correlation_id()),
-            ("message_id", properties.message_id()),
-            ("type", properties.message_type()),
-            ("user_id", properties.user_id()),
-            ("app_id", properties.app_id()),
-        ];
-        for (name, value) in texts {
-            if let Some(value) = value {
-                object.insert(name.to_owned(), without_nul(value));
-            }
-        }
-        if let Some(timestamp) = properties.timestamp() {
-            object.insert("timestamp".to_owned(), json!(timestamp));
-        }
-        if let Some(headers) = properties.headers() {
-            object.insert("headers".to_owned(), table(headers));
-        }
-        Value::Object(object)
-    }
-}
-
-fn without_nul(value: &str) -> Value {
-    Value::String(value.replace('\0', "\u{fffd}"))
-}
-
-fn table(fields: &FieldTable) -> Value {
-    let fields = fields.as_ref().iter();
-    Value::Object(
-        fields
-            .map(|(name, value)| (name.to_string().replace('\0', "\u{fffd}"), field(value)))
-            .collect(),
-    )
-}
-
-fn field(value: &FieldValue) -> Value {
-    match value {
-        FieldValue::t(value) => json!(value),
-        FieldValue::b(value) => json!(value),
-        FieldValue::B(value) => json!(value),
-        FieldValue::s(value) => json!(value),
-        FieldValue::u(value) => json!(value),
-        FieldValue::I(value) => json!(value),
-        FieldValue::i(value) => json!(value),
-        FieldValue::l(value) => json!(value),
-        FieldValue::T(value) => json!(value),
-        FieldValue::S(value) => without_nul(value.as_ref()),
-        FieldValue::F(value) => table(value),
-        FieldValue::V => Value::Null,
-        // Floats, decimals, arrays and bytes: readable is enough.
-        other => without_nul(&other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(url: &str) -> Result<Address, AddressError> {
-        tls::install_provider();
-        Address::parse(url, None)
-    }
-
-    #[test]
-    fn decodes_every_part() {
-        let address = parse("amqp://us%2Fer:p%40ss@host:5673/v%2Fhost").unwrap();
-        assert_eq!(
-            (
-                &*address.user,
-                &*address.password,
-                &*address.host,
-                address.port,
-                &*address.vhost
-            ),
-            ("us/er", "p@ss", "host", 5673, "v/host")
-        );
-        for root in ["amqp://h", "amqp://h/", "amqp://h/%2f", "amqp://h:5672/%2F"] {
-            let address = parse(root).unwrap();
-            assert_eq!(
-                (&*address.vhost, &*address.user, address.port),
-                ("/", "guest", 5672),
-                "{root}"
-            );
-        }
-        assert_eq!(parse("amqps://h").unwrap().port, 5671);
-        assert_eq!(parse("amqp://[::1]:5672").unwrap().host, "::1");
-    }
-
-    #[test]
-    fn refuses_what_it_cannot_use_without_repeating_it() {
-        let long = format!("amqp://user:{}@host", "s3cret".repeat(50));
-        for url in [
-            "http://s3cret@h",
-            "s3cret",
-            "amqp://u:s3cret@/x",
-            "amqp://u:s3cret@h/a/b",
-            &long,
-            "amqp://u:%ff@h",
-        ] {
-            let error = parse(url).err().unwrap_or_else(|| panic!("{url} was taken"));
-            assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn properties_become_json_without_nul() {
-        let mut headers = FieldTable::new();
-        headers.insert("retry".try_into().unwrap(), FieldValue::I(3));
-        headers.insert("who".try_into().unwrap(), text("a\0b"));
-        let mut properties = BasicProperties::default();
-        properties.with_message_id("m\0").with_headers(headers);
-        assert_eq!(
-            Properties(properties).to_json(),
-            json!({"message_id": "m\u{fffd}", "headers": {"retry": 3, "who": "a\u{fffd}b"}})
-        );
     }
 }

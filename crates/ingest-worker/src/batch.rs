@@ -6,6 +6,7 @@ use std::time::Instant;
 use analytics_core::event::{Malformed, UsageEvent};
 
 use crate::amqp::Properties;
+use crate::budget::Share;
 
 /// A delivery that has been read.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// Properties and headers.
     pub properties: Properties,
+    /// What it takes of the worker's memory; nothing in a command.
+    pub share: Option<Share>,
     /// Which one it is, for whoever asked to have it handed back; nothing to the worker.
     pub number: u64,
 }

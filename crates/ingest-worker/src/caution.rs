@@ -70,6 +70,11 @@ impl Caution {
         }
     }
 
+    /// What is delivered was delivered before this process began: an earlier one may have died of it.
+    pub fn distrust(&mut self) {
+        self.window = Window::Narrow(1);
+    }
+
     /// What was held could not be stored: the next generation takes one message and sees.
     pub fn gave_back(&mut self) {
         self.window = Window::Narrow(1);

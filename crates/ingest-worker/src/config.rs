@@ -6,8 +6,9 @@ use std::time::Duration;
 use analytics_core::schema::Flavor;
 use analytics_runtime::postgres::Database;
 use analytics_runtime::settings::{Key, Settings, SettingsError};
+use analytics_runtime::tls::TlsError;
 
-use crate::amqp::{Address, AddressError};
+use crate::amqp::{Address, AddressError, Files};
 
 /// Every key that the worker knows besides the shared ones.
 pub const KEYS: &[Key] = &[
@@ -49,12 +50,22 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "RABBITMQ_URL",
         default: None,
-        help: "amqp://user:password@host:5672/vhost or amqps://, percent-encoded; an empty path is the vhost /",
+        help: "amqp://user:password@host:5672,host2:5672/vhost?heartbeat=10 or amqps://, percent-encoded; an empty path is the vhost /; hosts are tried in turn",
     },
     Key {
         name: "RABBITMQ_CA_FILE",
         default: None,
         help: "PEM file of CA certificates for amqps://; default: the system's",
+    },
+    Key {
+        name: "RABBITMQ_CERT_FILE",
+        default: None,
+        help: "PEM file of the worker's own certificate for amqps://; with ?auth_mechanism=external it is the login",
+    },
+    Key {
+        name: "RABBITMQ_KEY_FILE",
+        default: None,
+        help: "PEM file of its key",
     },
     Key {
         name: "QUEUE_NAME",
@@ -84,7 +95,12 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "PREFETCH",
         default: Some("10000"),
-        help: "unacknowledged deliveries per consumer, 1 to 65535; with CONSUMER_WORKERS at least twice WRITER_LANES x BATCH_SIZE, or batches do not fill. This times the consumers times the largest message bounds the memory",
+        help: "unacknowledged deliveries per consumer, 1 to 65535; with CONSUMER_WORKERS at least twice WRITER_LANES x BATCH_SIZE, or batches do not fill.",
+    },
+    Key {
+        name: "MEMORY_BUDGET_MIB",
+        default: Some("72"),
+        help: "MiB of messages that are held, bodies and headers, 8 to 65536; the window shrinks and grows with their size. The process needs about 100 MiB more",
     },
     Key {
         name: "BATCH_DEADLINE_SECONDS",
@@ -146,6 +162,8 @@ pub struct WorkerConfig {
     pub batch_max_age: Duration,
     /// Unacknowledged deliveries per consumer.
     pub prefetch: u16,
+    /// Bytes of messages that are held.
+    pub memory_budget: usize,
     /// How long the transaction of a batch may take.
     pub batch_deadline: Duration,
     /// How long deliveries are held of which none can be stored.
@@ -240,6 +258,7 @@ impl WorkerConfig {
             batch_size: settings.within("BATCH_SIZE", 1..=100_000)?,
             batch_max_age: Duration::from_millis(settings.within("BATCH_MAX_AGE_MS", 1..=60_000)?),
             prefetch: settings.within("PREFETCH", 1..=u16::MAX)?,
+            memory_budget: settings.within::<usize>("MEMORY_BUDGET_MIB", 8..=65_536)? << 20,
             batch_deadline: Duration::from_secs(settings.within("BATCH_DEADLINE_SECONDS", 1..=600)?),
             max_hold: Duration::from_secs(settings.within("MAX_HOLD_SECONDS", 1..=1500)?),
             brake_percent: settings.within("BRAKE_MALFORMED_PERCENT", 0..=99)?,
@@ -301,9 +320,17 @@ impl OperatorConfig {
 /// If it is not said, or not valid.
 pub fn broker(settings: &Settings) -> Result<Address, SettingsError> {
     let url: String = settings.required("RABBITMQ_URL")?;
-    Address::parse(&url, settings.text("RABBITMQ_CA_FILE")).map_err(|error| {
+    let files = Files {
+        ca: settings.text("RABBITMQ_CA_FILE"),
+        certificate: settings.text("RABBITMQ_CERT_FILE"),
+        key: settings.text("RABBITMQ_KEY_FILE"),
+    };
+    Address::parse(&url, files).map_err(|error| {
         let key = match error {
-            AddressError::Tls(_) => "RABBITMQ_CA_FILE",
+            AddressError::Tls(TlsError::Identity { .. }) if files.certificate.is_some() => {
+                "RABBITMQ_CERT_FILE"
+            }
+            AddressError::Tls(_) if files.ca.is_some() => "RABBITMQ_CA_FILE",
             _ => "RABBITMQ_URL",
         };
         settings.invalid(key, error.to_string())

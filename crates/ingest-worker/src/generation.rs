@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::amqp::{Consumer, Session};
 use crate::brake::Brake;
+use crate::budget::Budget;
 use crate::caution::Window;
 use crate::config::WorkerConfig;
-use crate::consumer;
+use crate::consumer::{self, Gate, Reader};
 use crate::lane::{self, BatchLimits, Return};
 use crate::ledger::Ledger;
 use crate::metrics;
@@ -42,8 +43,20 @@ pub struct Surroundings {
     pub missing_partition: Arc<Notify>,
     /// Pulled when too much is malformed.
     pub brake: Arc<Brake>,
+    /// The memory of messages.
+    pub budget: Arc<Budget>,
     /// The worker is asked to stop.
     pub stop: CancellationToken,
+}
+
+/// What a generation may hold.
+pub struct Plan {
+    /// One that is narrow ends after its first commit.
+    pub window: Window,
+    /// Deliveries.
+    pub deliveries: u32,
+    /// What its consumers wait for, in the first generation of a process.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// How a generation ended.
@@ -53,6 +66,10 @@ pub enum End {
     Stopped,
     /// A narrow one has committed what it was for.
     Committed,
+    /// Messages have become so small that many more can be held.
+    Outgrown,
+    /// Messages take more memory than they may.
+    OverBudget,
     /// The session died.
     Died,
     /// It had to be ended.
@@ -78,7 +95,7 @@ impl Surroundings {
         &self,
         session: Session,
         consumers: Vec<Consumer>,
-        window: Window,
+        plan: &Plan,
         sinks: &mut Vec<Sink>,
     ) -> End {
         let session = Arc::new(session);
@@ -93,27 +110,22 @@ impl Surroundings {
         let mut commits = self.progress.commits();
         // What is held can go back although the session lives.
         let abandon = session.death.child_token();
-        let mut crew = Crew::start(
-            self,
-            (&abandon, &session.death),
-            consumers,
-            ledgers,
-            window,
-            sinks,
-        );
+        let mut crew = Crew::start(self, (&abandon, &session.death), consumers, ledgers, plan, sinks);
 
         let end = tokio::select! {
             () = session.death.cancelled() => End::Died,
             () = self.stop.cancelled() => End::Stopped,
             () = self.brake.pulled.cancelled() => End::Braked,
-            _ = commits.changed(), if window != Window::Full => End::Committed,
+            () = plan.committed(&mut commits) => End::Committed,
+            () = self.outgrown(plan) => End::Outgrown,
+            () = self.budget.exceeded(), if plan.deliveries > 1 => End::OverBudget,
             alarm = self.alarm() => End::Alarm(alarm),
             () = crew.ended_by_itself(sinks) => End::Died,
         };
         match end {
             // What has arrived is stored and acknowledged before the goodbye.
-            End::Stopped | End::Committed => session.stop_consuming().await,
-            End::Died => session.death.cancel(),
+            End::Stopped | End::Committed | End::Outgrown => session.stop_consuming().await,
+            End::Died | End::OverBudget => session.death.cancel(),
             // What is held goes back: the goodbye does that at once.
             End::Alarm(_) | End::Braked => abandon.cancel(),
         }
@@ -123,7 +135,7 @@ impl Surroundings {
         }
         // From here on nothing is acknowledged any more; the goodbye lets the broker read what was.
         crew.dismiss(watch).await;
-        let died_late = session.death.is_cancelled() && end == End::Committed;
+        let died_late = session.death.is_cancelled() && matches!(end, End::Committed | End::Outgrown);
         let in_order = match Arc::into_inner(session) {
             Some(session) => session.close().await,
             None => false,
@@ -139,7 +151,20 @@ impl Surroundings {
         let age = held_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         ::metrics::gauge!(metrics::OLDEST_UNACKED).set(age);
         ::metrics::gauge!(metrics::UNACKED).set(metrics::as_f64(self.knowledge.held()));
+        ::metrics::gauge!(metrics::HELD_BYTES).set(metrics::as_f64(self.budget.held()));
         held_since
+    }
+
+    /// Returns once a much wider window would be right.
+    async fn outgrown(&self, plan: &Plan) {
+        let full = self.config.most_held();
+        loop {
+            tokio::time::sleep(WATCH).await;
+            if plan.window == Window::Full && plan.is_open() && self.budget.is_outgrown(plan.deliveries, full)
+            {
+                return;
+            }
+        }
     }
 
     async fn alarm(&self) -> Alarm {
@@ -159,6 +184,22 @@ impl Surroundings {
     }
 }
 
+impl Plan {
+    fn is_open(&self) -> bool {
+        self.gate.as_ref().is_none_or(|gate| gate.is_open())
+    }
+
+    /// Returns after a commit with which the generation has done what it was for.
+    async fn committed(&self, commits: &mut watch::Receiver<u64>) {
+        while commits.changed().await.is_ok() {
+            if self.window != Window::Full || !self.is_open() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
 /// The tasks of a generation.
 struct Crew {
     readers: JoinSet<()>,
@@ -171,14 +212,16 @@ impl Crew {
         (abandon, death): (&CancellationToken, &CancellationToken),
         consumers: Vec<Consumer>,
         ledgers: Vec<Arc<Ledger>>,
-        window: Window,
+        plan: &Plan,
         sinks: &mut Vec<Sink>,
     ) -> Self {
         let config = &around.config;
-        let size = match window {
-            Window::Full => config.batch_size,
-            Window::Narrow(window) => config.batch_size.min(usize::from(window)),
-        };
+        // Where less than a batch and the next one fit into the window, batches of the half of it keep it moving.
+        let half = usize::try_from(plan.deliveries).unwrap_or(usize::MAX) / (2 * sinks.len().max(1));
+        let size = config.batch_size.min(match plan.window {
+            Window::Full => half.max(1),
+            Window::Narrow(window) => usize::from(window),
+        });
         // About one batch waits read while one is written; the rest waits as it came.
         let waiting = (size * sinks.len() / consumer::CHUNK).max(1);
         let (senders, receivers): (Vec<_>, Vec<_>) = sinks.iter().map(|_| mpsc::channel(waiting)).unzip();
@@ -186,11 +229,19 @@ impl Crew {
         let mut readers = JoinSet::new();
         for (number, (consumer, ledger)) in consumers.into_iter().zip(ledgers).enumerate() {
             returns.push(Return::new(consumer.acker.clone(), Arc::clone(&ledger)));
-            let brake = Arc::clone(&around.brake);
-            readers.spawn(consumer::run(number, consumer, ledger, senders.clone(), brake));
+            let reader = Reader {
+                number,
+                consumer,
+                ledger,
+                lanes: senders.clone(),
+                brake: Arc::clone(&around.brake),
+                budget: Arc::clone(&around.budget),
+                gate: plan.gate.clone(),
+            };
+            readers.spawn(reader.run());
         }
         let returns = Arc::new(returns);
-        let max_age = match window {
+        let max_age = match plan.window {
             Window::Full => config.batch_max_age,
             Window::Narrow(_) => config.batch_max_age.min(NARROW_AGE),
         };

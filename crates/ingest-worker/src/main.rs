@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use ingest_worker::config::{self, KEYS, MaintenanceConfig, MigrateConfig, OperatorConfig, WorkerConfig};
 use ingest_worker::operator::{self, collect, dead_letters, import, reconcile};
 use ingest_worker::status::Status;
-use ingest_worker::{failpoint, maintenance, migrate, probes, worker};
+use ingest_worker::{amqp, failpoint, maintenance, migrate, probes, worker};
 use tokio_util::sync::CancellationToken;
 
 /// An event is a dozen small allocations: glibc's allocator took nearly half of the worker's time
@@ -55,9 +55,29 @@ enum Command {
 const EXIT_CODES: &str = "Exit code: 0 done, 1 could not be done, 2 the command line was not understood, \
 3 something is left that needs a look, 130 stopped before the end.";
 
+fn main() -> ExitCode {
+    // The broker's client reads nested headers by recursion. Memory is taken as far as it is used.
+    let main = std::thread::Builder::new()
+        .name("main".to_owned())
+        .stack_size(amqp::STACK)
+        .spawn(main_thread);
+    match main.map(std::thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        // The panic has been told.
+        Ok(Err(_)) => ExitCode::FAILURE,
+        Err(error) => {
+            let stack = amqp::STACK >> 20;
+            say_error(&format!(
+                "no thread with a stack of {stack} MiB of address space: {error}"
+            ));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 // One thread: the databases and the broker are busy long before it is (docs/decisions/lanes.md).
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+async fn main_thread() -> ExitCode {
     tls::install_provider();
     match run(Arguments::parse()).await {
         Ok(code) => code,
@@ -158,6 +178,12 @@ async fn consume(settings: &Settings) -> anyhow::Result<()> {
     probes.await.context("the probes")??;
     tracing::info!("stopped");
     Ok(ran?)
+}
+
+/// For what happens before there is a log.
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+fn say_error(line: &str) {
+    eprintln!("{line}");
 }
 
 /// The answer of a command, for whoever called it.

@@ -10,6 +10,10 @@ pub const STORED: &str = "usage_ingest_events_stored_total";
 pub const DUPLICATES: &str = "usage_ingest_events_duplicate_total";
 /// Messages that became dead letters, by `reason`.
 pub const DEAD_LETTERED: &str = "usage_ingest_dead_letters_total";
+/// Messages that were read, events or not: the whole that dead letters are a share of.
+pub const READ: &str = "usage_ingest_deliveries_read_total";
+/// Diagnostic texts that were stored otherwise than they came, by `field`.
+pub const MENDED: &str = "usage_ingest_texts_mended_total";
 /// Deliveries that the broker marked as redelivered.
 pub const REDELIVERED: &str = "usage_ingest_deliveries_redelivered_total";
 /// Batches that failed for a passing reason and were tried again.
@@ -46,6 +50,10 @@ pub const OLDEST_UNACKED: &str = "usage_ingest_oldest_unacked_seconds";
 pub const COUNTED_AGE: &str = "usage_ingest_counted_through_age_seconds";
 /// Deliveries that are not acknowledged.
 pub const UNACKED: &str = "usage_ingest_unacked_deliveries";
+/// Bytes of memory that messages take.
+pub const HELD_BYTES: &str = "usage_ingest_held_bytes";
+/// Sessions with the broker that ended otherwise than in order.
+pub const LOST: &str = "usage_ingest_broker_sessions_lost_total";
 /// 1 if this process does the maintenance.
 pub const MAINTAINER: &str = "usage_maintenance_active";
 /// Unix time of the last success of a maintenance step, by `step`.
@@ -72,6 +80,12 @@ pub fn describe() {
         DEAD_LETTERED,
         Unit::Count,
         "Messages that became dead letters, by reason"
+    );
+    describe_counter!(READ, Unit::Count, "Messages that were read, events or not");
+    describe_counter!(
+        MENDED,
+        Unit::Count,
+        "Diagnostic texts that were mended or cut, by field"
     );
     describe_counter!(
         REDELIVERED,
@@ -121,7 +135,7 @@ pub fn describe() {
     describe_counter!(
         ALARMS,
         Unit::Count,
-        "Sessions that were ended though they lived: held_too_long, stalled or starved"
+        "Sessions that were ended though they lived: held_too_long, stalled, starved or over_budget"
     );
     describe_gauge!(
         QUEUE_READY,
@@ -139,6 +153,12 @@ pub fn describe() {
         "Age of the moment through which this worker has counted everything that was published"
     );
     describe_gauge!(UNACKED, Unit::Count, "Deliveries that are not acknowledged");
+    describe_gauge!(HELD_BYTES, Unit::Bytes, "Memory that messages take, about");
+    describe_counter!(
+        LOST,
+        Unit::Count,
+        "Sessions with the broker that ended otherwise than in order"
+    );
     describe_gauge!(MAINTAINER, Unit::Count, "1 if this process does the maintenance");
     describe_gauge!(
         STEP_SUCCESS,
@@ -157,7 +177,7 @@ pub fn describe() {
         Unit::Count,
         "Event ids of the last ten minutes that are stored with several times or organizations"
     );
-    for name in [STORED, DUPLICATES, REDELIVERED, RETRIED, GENERATIONS] {
+    for name in [STORED, DUPLICATES, REDELIVERED, RETRIED, GENERATIONS, LOST, READ] {
         metrics::counter!(name).increment(0);
     }
     // A series that begins with its first letter would hide that letter from every rate.

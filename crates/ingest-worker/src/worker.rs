@@ -13,9 +13,11 @@ use uuid::Uuid;
 use crate::amqp::Session;
 use crate::backoff::Backoff;
 use crate::brake::Brake;
+use crate::budget::Budget;
 use crate::caution::{Caution, Window};
 use crate::config::WorkerConfig;
-use crate::generation::{End, Surroundings};
+use crate::consumer::{self, Gate};
+use crate::generation::{End, Plan, Surroundings};
 use crate::progress::{Alarm, Progress};
 use crate::report::{self, Knowledge};
 use crate::sink::Sink;
@@ -56,6 +58,7 @@ pub async fn run(
         progress: Arc::new(Progress::default()),
         missing_partition: Arc::new(Notify::new()),
         brake: Arc::new(Brake::new(config.brake_percent)),
+        budget: Arc::new(Budget::new(config.memory_budget)),
         stop,
         config,
     };
@@ -94,6 +97,8 @@ async fn generations(around: &Surroundings, status: &Status) {
     let mut backoff = Backoff::default();
     // Narrow generations in a row that did what they were for: they need no lines in the log.
     let mut careful_for = 0_u32;
+    // What an earlier process learned died with it.
+    let mut is_first = true;
     loop {
         // What cannot be stored is better left with the broker: each time that it is given back counts
         // against its delivery limit.
@@ -104,12 +109,10 @@ async fn generations(around: &Surroundings, status: &Status) {
         {
             return;
         }
-        let window = caution.window();
-        let (consumers, prefetch) = match window {
-            Window::Full => (config.consumers, config.prefetch),
-            Window::Narrow(window) => (1, window),
-        };
-        let opened = Session::open(&config.broker, &config.queue, consumers, prefetch);
+        let plan = plan(config, &caution, &around.budget, is_first);
+        let window = plan.window;
+        let prefetches = prefetches(config, &plan);
+        let opened = Session::open(&config.broker, &config.queue, &prefetches);
         match stop.run_until_cancelled(opened).await {
             None => return,
             Some(Err(error)) => {
@@ -124,23 +127,37 @@ async fn generations(around: &Surroundings, status: &Status) {
             }
             Some(Ok((session, consumers))) => {
                 ::metrics::counter!(metrics::GENERATIONS).increment(1);
-                ::metrics::gauge!(metrics::WINDOW).set(match window {
-                    Window::Full => f64::from(config.most_held()),
-                    Window::Narrow(window) => f64::from(window),
-                });
+                ::metrics::gauge!(metrics::WINDOW).set(f64::from(plan.deliveries));
                 if careful_for == 0 || window == Window::Full {
-                    tracing::info!(queue = config.queue, ?window, "consuming");
+                    let deliveries = plan.deliveries;
+                    tracing::info!(queue = config.queue, ?window, deliveries, "consuming");
                 }
                 status.broker(Ok(()));
                 let began = Instant::now();
                 let commits = around.progress.commits();
-                let end = around.generation(session, consumers, window, &mut sinks).await;
+                let end = around.generation(session, consumers, &plan, &mut sinks).await;
                 let committed = commits.has_changed().unwrap_or(false);
+                let gate = plan.gate.as_deref();
+                is_first &= !gate.is_some_and(Gate::is_open);
                 match end {
                     End::Stopped => return,
-                    End::Committed => {
-                        careful_for += 1;
+                    End::Committed | End::Outgrown => {
+                        careful_for += u32::from(end == End::Committed);
+                        is_first = false;
+                        around.budget.kept();
+                        if gate.is_some_and(Gate::was_redelivered) {
+                            caution.distrust();
+                        }
                         caution.committed_in_order();
+                        continue;
+                    }
+                    End::OverBudget => {
+                        tracing::warn!(
+                            deliveries = plan.deliveries,
+                            "messages take more memory than MEMORY_BUDGET_MIB; they will come again, fewer at a time"
+                        );
+                        ::metrics::counter!(metrics::ALARMS, "kind" => "over_budget").increment(1);
+                        around.budget.given_up(committed);
                         continue;
                     }
                     End::Braked => return hold_the_brake(config.brake_percent, status, stop).await,
@@ -148,6 +165,7 @@ async fn generations(around: &Surroundings, status: &Status) {
                     End::Alarm(_) | End::Died => caution.died(committed),
                 }
                 careful_for = 0;
+                ::metrics::counter!(metrics::LOST).increment(1);
                 tracing::warn!(?end, next = ?caution.window(), "the session with the broker is over");
                 status.broker(Err("the session is over; making a new one".to_owned()));
                 // A session that dies young may do so again, and each death is a redelivery of all it held.
@@ -165,6 +183,42 @@ async fn generations(around: &Surroundings, status: &Status) {
         {
             return;
         }
+    }
+}
+
+fn plan(config: &WorkerConfig, caution: &Caution, budget: &Budget, is_first: bool) -> Plan {
+    let full = config.most_held();
+    let fits = budget.fits(full);
+    match caution.window() {
+        Window::Full => Plan {
+            window: Window::Full,
+            deliveries: fits,
+            gate: (is_first && fits == full).then(|| Arc::new(Gate::new(full, config.prefetch))),
+        },
+        Window::Narrow(window) => {
+            let window = window.min(u16::try_from(fits).unwrap_or(u16::MAX));
+            Plan {
+                window: Window::Narrow(window),
+                deliveries: u32::from(window),
+                gate: None,
+            }
+        }
+    }
+}
+
+/// How many deliveries each consumer may hold; none: it begins later.
+fn prefetches(config: &WorkerConfig, plan: &Plan) -> Vec<Option<u16>> {
+    match plan.window {
+        Window::Narrow(window) => vec![Some(window)],
+        Window::Full if plan.gate.is_some() => {
+            let behind = std::iter::repeat_n(None, config.consumers);
+            std::iter::once(Some(1)).chain(behind).collect()
+        }
+        Window::Full => (0..config.consumers)
+            .map(|place| consumer::share(plan.deliveries, place, config.consumers))
+            .filter(|prefetch| *prefetch > 0)
+            .map(Some)
+            .collect(),
     }
 }
 

@@ -22,6 +22,7 @@ crate::in_both_flavors!(
     a_replay_that_is_cut_short_is_finished_by_the_next,
     a_database_that_is_busy_is_waited_for,
     letters_are_forgotten_after_their_own_retention,
+    letters_tell_whose_money_is_missing_and_totals_can_be_recomputed,
 );
 
 fn generator(seed: u64) -> Generator {
@@ -401,4 +402,67 @@ async fn letters_are_forgotten_after_their_own_retention(flavor: Flavor) -> Resu
         "{refused:?}"
     );
     Ok(())
+}
+
+/// A producer that counts reasoning tokens into the total: found by organization, and stored on an operator's word.
+async fn letters_tell_whose_money_is_missing_and_totals_can_be_recomputed(flavor: Flavor) -> Result<()> {
+    let platform = Platform::new(flavor).await?;
+    let mut worker = platform.worker(&[]).await?;
+    let org = uuid::Uuid::new_v4();
+    let body = |tokens: i32| {
+        let mut event: Value = serde_json::json!({
+            "time": OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339)?,
+            "org_id": org, "model": "thinker", "input_tokens": 32, "output_tokens": 9, "total_tokens": 135,
+            "cost": "0.5", "status": "success", "error_message": "half an emoji: %",
+        });
+        for name in ["event_id", "user_id", "api_key_id"] {
+            event[name] = uuid::Uuid::new_v4().to_string().into();
+        }
+        event["output_tokens"] = tokens.into();
+        anyhow::Ok(event.to_string().replace('%', "\\ud83d").into_bytes())
+    };
+    // The last one adds up.
+    let bodies = [body(9)?, body(10)?, body(103)?];
+    let publisher = platform.publisher().await?;
+    publisher.publish(&bodies).await?;
+    publisher.publish([b"nobody's".to_vec()]).await?;
+    platform.wait_stored(1, 3).await?;
+    ensure!(
+        worker
+            .metric("usage_ingest_texts_mended_total{field=\"error_message\"}")
+            .await?
+            == 1.0
+    );
+    ensure!(worker.metric("usage_ingest_deliveries_read_total").await? == 4.0);
+    worker.terminate(std::time::Duration::from_secs(20)).await?;
+    let said = run(
+        &platform,
+        &["dead-letters", "list", "--by-organization", "--json"],
+    )
+    .await?;
+    let listed: Value = serde_json::from_str(&said.out)?;
+    let organizations = listed["organizations"].as_array().context("organizations")?;
+    let first = &organizations[0];
+    ensure!(
+        first["org_id"] == org.to_string() && first["model"] == "thinker" && first["count"] == 2,
+        "{listed}"
+    );
+    ensure!(
+        first["reason"] == "total_mismatch" && organizations.len() == 2,
+        "{listed}"
+    );
+    ensure!(
+        organizations[1]["org_id"].is_null() && organizations[1]["count"] == 1,
+        "{listed}"
+    );
+    let replay = ["dead-letters", "replay", "--reason", "total_mismatch"];
+    let said = run(&platform, &replay).await?;
+    ensure!(said.code == Some(3) && said.number("stored")? == 0, "{said:#?}");
+    let said = run(&platform, &[&replay[..], &["--recompute-total"]].concat()).await?;
+    ensure!(said.code == Some(0) && said.number("stored")? == 2, "{said:#?}");
+    platform.wait_stored(3, 1).await?;
+    let stored =
+        "SELECT sum(total_tokens)::bigint FROM usage_events WHERE error_message = 'half an emoji: \u{fffd}'";
+    ensure!(platform.count(stored).await? == 41 + 42 + 135);
+    rollups::assert_equal_raw(&platform).await
 }

@@ -32,6 +32,7 @@ mod operator;
 mod outages;
 mod plans;
 mod platform;
+mod producers;
 mod questions;
 mod reconcile;
 mod refused;

@@ -7,6 +7,7 @@ use e2e::generator::{Event, Generator, Shape};
 use e2e::malformed;
 use e2e::process::Service;
 use e2e::publisher::Queues;
+use e2e::raw;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use serde_json::Value;
@@ -111,6 +112,71 @@ fn rand_seed() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
 }
 
+/// Headers as deep as a frame allows: the worker lives, keeps as much of them as is readable, and stores the event
+/// that is below them.
+#[tokio::test]
+async fn headers_nested_without_end_harm_nobody() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    let url = setting("E2E_RABBITMQ_URL")?;
+    platform.declare_queue().await?;
+    let events = events(68, 400);
+    publish(&platform, &events[..200]).await?;
+    let (deep, deepest) = (raw::nested_tables(10_000), raw::deepest_arrays());
+    raw::publish(&url, &platform.queue, &deep, b"no event").await?;
+    raw::publish(&url, &platform.queue, &deepest, b"nor this").await?;
+    raw::publish(&url, &platform.queue, &deepest, &events[200].body).await?;
+    publish(&platform, &events[201..]).await?;
+    let mut worker = platform.worker(&[]).await?;
+    platform.wait_stored(400, 2).await?;
+    ensure!(worker.ended()?.is_none(), "{}", worker.log());
+    ensure!(worker.metric("usage_ingest_broker_connections_total").await? == 1.0);
+    let kept = "SELECT max(length(headers::text))::bigint FROM dead_letters WHERE headers::text LIKE '%…%'";
+    let kept = platform.count(kept).await?;
+    ensure!(
+        (60..1_000).contains(&kept),
+        "{kept} characters of headers are kept"
+    );
+    let peak = worker.peak_rss_bytes().context("it runs")? >> 20;
+    ensure!(peak < 256, "it took {peak} MiB");
+    let (status, _) = worker.terminate(Duration::from_secs(10)).await?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
+/// What an earlier process was given may be what it died of: a new one begins with one such message, and widens its
+/// window from commit to commit.
+#[tokio::test]
+async fn what_was_delivered_before_is_begun_with_one_message() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    let queues = queues().await?;
+    let mut first = platform.worker(&[]).await?;
+    let lock = e2e::servers::connect(&platform.owner_url()?).await?;
+    lock.batch_execute("BEGIN; LOCK TABLE usage_events IN EXCLUSIVE MODE")
+        .await?;
+    publish(&platform, &events(69, 300)).await?;
+    wait_until("deliveries are held", async || {
+        Ok(first.metric("usage_ingest_unacked_deliveries").await? >= 300.0)
+    })
+    .await?;
+    first.kill().await?;
+    queues.wait_ready(&platform.queue, 300, SOON).await?;
+    let second = platform.worker(&[]).await?;
+    wait_until("one is held", async || {
+        Ok(second.metric("usage_ingest_unacked_deliveries").await? == 1.0)
+    })
+    .await?;
+    ensure!(queues.ready(&platform.queue).await? == Some(299));
+    lock.batch_execute("ROLLBACK").await?;
+    platform.wait_stored(300, 0).await?;
+    // With 1, 4, 16, 64 and 215.
+    let connections = second.metric("usage_ingest_broker_connections_total").await?;
+    ensure!(
+        connections >= 5.0,
+        "{connections} connections: it took all that was left"
+    );
+    Ok(())
+}
+
 /// Without its database the worker holds what it has for so long, gives it back once, and waits.
 #[tokio::test]
 async fn without_a_database_deliveries_are_given_back_once() -> Result<()> {
@@ -204,6 +270,30 @@ async fn a_refusal_of_the_broker_is_told_in_its_words() -> Result<()> {
         Ok(reqwest::get(worker.url("/ready")).await?.status() == 200)
     })
     .await
+}
+
+/// A refused login is not "connection reset by peer"; and of several hosts, the one that is there is taken.
+#[tokio::test]
+async fn a_wrong_password_is_told_in_the_brokers_words() -> Result<()> {
+    let platform = Platform::new(Flavor::Postgres).await?;
+    let right = setting("E2E_RABBITMQ_URL")?;
+    let wrong = right.replace("guest:guest", "guest:stranger");
+    let worker = platform.launch_worker(&[("RABBITMQ_URL", &wrong)])?;
+    wait_until("the broker's words", async || {
+        let Ok(missing) = missing(&worker).await else {
+            return Ok(false);
+        };
+        Ok(missing["broker"]
+            .as_str()
+            .is_some_and(|said| said.contains("ACCESS_REFUSED")))
+    })
+    .await?;
+    ensure!(!worker.log().contains("stranger"), "{}", worker.log());
+    let (login, host) = right.rsplit_once('@').context("a login")?;
+    let closed = e2e::ports::free()?;
+    let several = format!("{login}@127.0.0.1:{closed},{host}?heartbeat=20");
+    let _worker = platform.worker(&[("RABBITMQ_URL", &several)]).await?;
+    Ok(())
 }
 
 #[tokio::test]

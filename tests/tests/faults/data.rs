@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::flow::Load;
 use e2e::generator::{Event, Generator, Shape};
 use e2e::malformed::Malformed;
+use e2e::raw;
 use e2e::servers::MAX_MESSAGE_BYTES;
 use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
@@ -22,6 +23,8 @@ crate::in_both_flavors!(;
     slow: floods_of_malformed_messages,
     events_on_every_boundary,
     late_early_and_into_compressed_chunks,
+    headers_as_deep_as_a_frame,
+    more_large_messages_than_memory,
 );
 
 fn shuffle<T>(items: &mut [T], scene: &mut Scene) {
@@ -269,4 +272,79 @@ async fn late_early_and_into_compressed_chunks(flavor: Flavor) -> Result<()> {
     scene.proof.add("repeats that were recognised", recognised);
     scene.workers.first().context("a worker runs")?;
     scene.verdict().await
+}
+
+/// Nested headers that end a client's stack, in the middle of good messages, to three workers.
+async fn headers_as_deep_as_a_frame(flavor: Flavor) -> Result<()> {
+    let mut scene = Scene::begin(flavor, "nested headers").await?;
+    scene.start_worker(&[]).await?;
+    scene.start_worker(&[]).await?;
+    let (url, queue) = (scene.ground.rabbitmq().url(), scene.queue.clone());
+    let (deep, deepest) = (raw::nested_tables(10_000), raw::deepest_arrays());
+    // The broker itself takes seconds for each.
+    let events = scene.events(5);
+    for event in events {
+        raw::publish(&url, &queue, &deep, &event.body).await?;
+        raw::publish(&url, &queue, &deepest, &event.body).await?;
+        scene.more.events.push(event);
+        scene.proof.add("nested headers", 2.0);
+    }
+    scene.recovered().await?;
+    scene.verdict().await
+}
+
+/// Gigabytes of messages in two sizes: the window shrinks to what fits and grows again, and nobody is killed.
+async fn more_large_messages_than_memory(flavor: Flavor) -> Result<()> {
+    let mut scene = Scene::calm(flavor, "large messages").await?;
+    let broker = scene.ground.rabbitmq();
+    broker
+        .ctl(&["eval", "application:set_env(rabbit, max_message_size, 16777216)."])
+        .await?;
+    // It declares the queue, with a delivery limit.
+    scene.start_worker(&[]).await?;
+    scene.workers.remove(0).terminate(Duration::from_secs(11)).await?;
+    // Made at once, so that they are of few organizations.
+    let mut events = scene.events(60_000);
+    events.retain(|event| !event.body.windows(13).any(|part| part == b"error_message"));
+    let mut bytes = 0;
+    // The window begins narrow and widens twice.
+    for (count, together, size, field) in [
+        (300, 20, 4 << 20, "note"),
+        (20_000, 500, 64 << 10, "error_message"),
+        (5_000, 1_000, 10, "note"),
+    ] {
+        let publisher = scene.publisher().await?;
+        let mut left = count;
+        while left > 0 {
+            let part = events.split_off(events.len() - together.min(left));
+            left -= part.len();
+            let bodies = part.iter().map(|event| with_text(&event.body, field, size));
+            publisher.publish(bodies).await?;
+            bytes += part.len() * size;
+            for mut event in part {
+                if field == "error_message" {
+                    event.fact.error_message = Some(format!("{}…", "x".repeat(7_999)));
+                }
+                event.body = Vec::new();
+                scene.more.events.push(event);
+            }
+        }
+    }
+    scene.proof.add("MiB beyond 256", (bytes >> 20) as f64 - 256.0);
+    scene.start_worker(&[]).await?;
+    scene.memory = 256 << 20;
+    let published = scene.end_of_flow().await?;
+    scene.wait_all_stored(&published).await?;
+    scene.more = published;
+    let peak = scene.workers[0].peak_rss_bytes().context("it runs")?;
+    ensure!(peak < 256 << 20, "it took {} MiB", peak >> 20);
+    e2e::progress::say(format_args!("large messages: {} MiB", peak >> 20));
+    scene.verdict().await
+}
+
+/// A body with one more field.
+fn with_text(body: &[u8], field: &str, size: usize) -> Vec<u8> {
+    let end = body.iter().rposition(|byte| *byte == b'}').unwrap_or(0);
+    let text = format!(",\"{field}\":\"{}\"", "x".repeat(size));
+    [&body[..end], text.as_bytes(), &body[end..]].concat()
 }

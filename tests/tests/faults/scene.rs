@@ -24,6 +24,8 @@ use crate::proof::Proof;
 const RECOVERY: Duration = Duration::from_secs(15);
 /// Without a further event for so long, what is missing will not come any more.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a worker's memory must stay below with the default prefetch and these events.
+const MEMORY: u64 = 200 << 20;
 
 pub(crate) fn setting(name: &str) -> Result<String> {
     std::env::var_os(name)
@@ -58,6 +60,8 @@ pub(crate) struct Scene {
     pub(crate) given_up: u32,
     /// For how long nothing may happen while something is missing.
     pub(crate) patience: Duration,
+    /// What a worker's memory must stay below.
+    pub(crate) memory: u64,
     pub(crate) random: Random,
     seed: u64,
     logs: PathBuf,
@@ -153,6 +157,7 @@ impl Scene {
             proof: Proof::default(),
             given_up: 0,
             patience: PATIENCE,
+            memory: MEMORY,
             random: Random::of(&[seed]),
             seed,
             logs,

@@ -19,8 +19,6 @@ use crate::scene::{Scene, setting};
 
 /// Within what time a fresh event must be in the answers once all is calm, on a machine that is shared.
 const FRESH: Duration = Duration::from_secs(5);
-/// What a worker's memory must stay below with the default prefetch and these events.
-const MEMORY: u64 = 200 << 20;
 
 impl Scene {
     /// The oracle: everything is as if nothing had happened, and the fault did happen.
@@ -157,7 +155,7 @@ impl Scene {
                 "a worker ended with {status} after {took:?}"
             );
         }
-        ensure!(most < MEMORY, "a worker took {} MiB", most >> 20);
+        ensure!(most < self.memory, "a worker took {} MiB", most >> 20);
         let queues = Queues::connect(&self.ground.rabbitmq().url()).await?;
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut waiting = queues.waiting(&self.queue).await?;

@@ -25,6 +25,8 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of bodies in one statement: an array parameter is in memory three times.
 const LETTERS_BYTES: usize = 4 << 20;
+/// Bytes that the headers of a letter are taken for, which are kept up to 64 KiB.
+const HEADERS: usize = 4 << 10;
 
 const COLUMNS: [Type; 16] = [
     Type::TIMESTAMPTZ,
@@ -304,7 +306,7 @@ impl Connection {
 fn within_bytes(letters: &[DeadLetter]) -> usize {
     let mut bytes = 0;
     let fitting = letters.iter().take_while(|letter| {
-        bytes += letter.message.body.len();
+        bytes += letter.message.body.len() + HEADERS;
         bytes <= LETTERS_BYTES
     });
     fitting.count().max(1)
@@ -348,14 +350,13 @@ mod tests {
     fn letters_are_bound_by_bytes_and_one_always_goes() {
         let letter = |bytes: usize| DeadLetter {
             message: Box::new(Message {
-                number: 0,
                 body: vec![0; bytes],
-                properties: crate::amqp::Properties::default(),
+                ..Message::default()
             }),
             malformed: Malformed::body(Reason::InvalidJson, ""),
         };
         let mib = 1 << 20;
-        let letters: Vec<_> = [mib, mib, mib, mib, 1].map(letter).into();
+        let letters: Vec<_> = [mib, mib, mib, mib - (4 * HEADERS), 1].map(letter).into();
         assert_eq!(within_bytes(&letters), 4);
         assert_eq!(within_bytes(&[letter(9 * mib), letter(1)]), 1);
         assert_eq!(within_bytes(&[letter(0), letter(0)]), 2);

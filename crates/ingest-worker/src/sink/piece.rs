@@ -140,11 +140,7 @@ mod tests {
     use analytics_core::event::decode;
 
     fn message() -> Box<Message> {
-        Box::new(Message {
-            number: 0,
-            body: Vec::new(),
-            properties: crate::amqp::Properties::default(),
-        })
+        Box::default()
     }
 
     fn piece(rows: usize, letters: usize) -> Piece {

@@ -23,6 +23,8 @@ use crate::config::OperatorConfig;
 
 /// Messages that are fetched, committed and acknowledged together.
 const TOGETHER: usize = 200;
+/// Bytes of bodies that end a fetch: with what the database's client makes of them it is a few times as much.
+const BYTES_TOGETHER: usize = 16 << 20;
 
 #[derive(Default)]
 struct Tally {
@@ -87,6 +89,14 @@ pub async fn run(
     outcome.map(|()| Ended::Done)
 }
 
+/// Why a host of the broker refuses this login, in its own words, if it does.
+pub(crate) async fn refusal(address: &Address, host: &str, port: u16) -> Option<String> {
+    match Connection::open_at(address, host, port).await {
+        Err(error @ WireError::Closed { .. }) => Some(error.to_string()),
+        _ => None,
+    }
+}
+
 enum Fault {
     Wire(WireError),
     Command(OperatorError),
@@ -115,7 +125,7 @@ impl Collection<'_> {
     async fn all(&mut self, mut connection: Connection, stop: &CancellationToken) -> Result<(), Fault> {
         loop {
             let fetched = stop
-                .run_until_cancelled(connection.fetch(&self.queue, TOGETHER))
+                .run_until_cancelled(connection.fetch(&self.queue, TOGETHER, BYTES_TOGETHER))
                 .await
                 .ok_or(OperatorError::Stopped)??;
             let Some(last) = fetched.last().map(|message| message.tag) else {
@@ -157,7 +167,16 @@ impl Collection<'_> {
         Ok(())
     }
 
+    /// A statement's parameters are in memory three times: a large letter goes alone.
     async fn keep(&mut self, letters: &[(Vec<u8>, Value, Malformed)]) -> Result<(), OperatorError> {
+        let is_large = |letter: &(Vec<u8>, Value, Malformed)| letter.0.len() > BYTES_TOGETHER / TOGETHER;
+        for part in letters.chunk_by(|one, next| !is_large(one) && !is_large(next)) {
+            self.keep_together(part).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_together(&mut self, letters: &[(Vec<u8>, Value, Malformed)]) -> Result<(), OperatorError> {
         let queue = &self.queue;
         let bodies: Vec<&[u8]> = letters.iter().map(|(body, ..)| &**body).collect();
         let headers: Vec<&Value> = letters.iter().map(|(_, properties, _)| properties).collect();

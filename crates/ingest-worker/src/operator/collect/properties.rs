@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::room::{DEEPEST, Room, cut};
+
 /// Names of the properties, from the highest flag down.
 const NAMES: [&str; 14] = [
     "content_type",
@@ -21,9 +23,6 @@ const NAMES: [&str; 14] = [
     "cluster_id",
 ];
 
-/// Tables and arrays inside each other; the stack has an end.
-const DEEPEST: u32 = 32;
-
 /// Reads them, from the flags on.
 pub(super) fn read(bytes: &[u8]) -> Value {
     let mut rest = bytes;
@@ -40,7 +39,7 @@ fn read_into(rest: &mut &[u8], properties: &mut Map<String, Value>) -> Option<()
             continue;
         }
         let value = match name {
-            "headers" => table(rest, 0)?,
+            "headers" => table(rest, 0, &mut Room::default())?,
             "delivery_mode" | "priority" => json!(u8::from_be_bytes(take(rest)?)),
             "timestamp" => json!(u64::from_be_bytes(take(rest)?)),
             _ => short(rest)?,
@@ -76,19 +75,23 @@ fn long<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     slice(rest, length)
 }
 
-fn table(rest: &mut &[u8], depth: u32) -> Option<Value> {
+fn table(rest: &mut &[u8], depth: u32, room: &mut Room) -> Option<Value> {
     let mut inside = long(rest)?;
     let mut fields = Map::new();
     while let Some(Value::String(name)) = short(&mut inside) {
-        let Some(value) = field(&mut inside, depth + 1) else {
+        if !room.takes_value() {
+            fields.insert(room.text(&name), cut());
+            break;
+        }
+        let Some(value) = field(&mut inside, depth + 1, room) else {
             break;
         };
-        fields.insert(name, value);
+        fields.insert(room.text(&name), value);
     }
     Some(Value::Object(fields))
 }
 
-fn field(rest: &mut &[u8], depth: u32) -> Option<Value> {
+fn field(rest: &mut &[u8], depth: u32, room: &mut Room) -> Option<Value> {
     if depth > DEEPEST {
         return None;
     }
@@ -109,12 +112,14 @@ fn field(rest: &mut &[u8], depth: u32) -> Option<Value> {
             let scale = u8::from_be_bytes(take(rest)?);
             json!(format!("{}e-{scale}", i32::from_be_bytes(take(rest)?)))
         }
-        b'S' | b'x' => Value::String(text(long(rest)?)),
-        b'F' => table(rest, depth)?,
+        b'S' | b'x' => Value::String(room.text(&text(long(rest)?))),
+        b'F' => table(rest, depth, room)?,
         b'A' => {
             let mut inside = long(rest)?;
             let mut items = Vec::new();
-            while let Some(item) = field(&mut inside, depth + 1) {
+            while room.takes_value()
+                && let Some(item) = field(&mut inside, depth + 1, room)
+            {
                 items.push(item);
             }
             Value::Array(items)

@@ -19,6 +19,8 @@ use crate::amqp::Address;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// A larger frame is none: what answers is no broker.
 const LARGEST_FRAME: u32 = 16 * 1024 * 1024;
+/// The largest body that RabbitMQ takes; room is made in advance for no more.
+const LARGEST_BODY: usize = 512 << 20;
 const CHANNEL: u16 = 1;
 const FRAME_END: u8 = 0xce;
 
@@ -98,6 +100,8 @@ pub(super) struct Fetched {
 /// A connection with one channel.
 pub(super) struct Connection {
     stream: BufStream<Box<dyn Stream>>,
+    /// Answers that are still to come.
+    asked: usize,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -109,14 +113,27 @@ struct Frame {
 }
 
 impl Connection {
-    /// Connects, logs in, and opens the channel.
+    /// Connects to the first host that takes it, logs in, and opens the channel.
     pub(super) async fn open(address: &Address) -> Result<Self, WireError> {
+        let mut refused = WireError::Protocol("there is no host");
+        for (host, port) in &address.hosts {
+            match Self::open_at(address, host, *port).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    /// The same with one host.
+    pub(super) async fn open_at(address: &Address, host: &str, port: u16) -> Result<Self, WireError> {
         in_time(async {
-            let tcp = TcpStream::connect((&*address.host, address.port)).await?;
+            let tcp = TcpStream::connect((host, port)).await?;
             let stream: Box<dyn Stream> = match &address.tls {
                 None => Box::new(tcp),
                 Some(tls) => {
-                    let name = ServerName::try_from(address.host.clone())
+                    let name = address.server_name.clone().unwrap_or_else(|| host.to_owned());
+                    let name = ServerName::try_from(name)
                         .map_err(|_| WireError::Protocol("a host that no certificate can name"))?;
                     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(tls));
                     Box::new(connector.connect(name, tcp).await?)
@@ -124,6 +141,7 @@ impl Connection {
             };
             let mut connection = Self {
                 stream: BufStream::new(stream),
+                asked: 0,
             };
             connection.log_in(address).await?;
             Ok(connection)
@@ -145,11 +163,13 @@ impl Connection {
         client.push(b'F');
         long(&mut client, &capabilities);
         long(&mut start, &client);
-        short(&mut start, "PLAIN");
-        long(
-            &mut start,
-            format!("\0{}\0{}", address.user, address.password).as_bytes(),
-        );
+        let (mechanism, login) = if address.is_external {
+            ("EXTERNAL", String::new())
+        } else {
+            ("PLAIN", format!("\0{}\0{}", address.user, address.password))
+        };
+        short(&mut start, mechanism);
+        long(&mut start, login.as_bytes());
         short(&mut start, "en_US");
         self.send(0, START_OK, &start).await?;
         self.stream.flush().await?;
@@ -170,19 +190,31 @@ impl Connection {
         Ok(())
     }
 
-    /// Fetches up to `count` messages; fewer only if the queue has no more.
-    pub(super) async fn fetch(&mut self, queue: &str, count: usize) -> Result<Vec<Fetched>, WireError> {
-        let mut get = vec![0, 0];
-        short(&mut get, queue);
-        get.push(0);
-        // Asked for together: an answer each, in order.
-        for _ in 0..count {
-            self.send(CHANNEL, GET, &get).await?;
+    /// Fetches messages until it has `count` of them or `bytes`; none only if the queue has no more. What was asked
+    /// for beyond that waits at the broker for the next call.
+    pub(super) async fn fetch(
+        &mut self,
+        queue: &str,
+        count: usize,
+        bytes: usize,
+    ) -> Result<Vec<Fetched>, WireError> {
+        if self.asked == 0 {
+            let mut get = vec![0, 0];
+            short(&mut get, queue);
+            get.push(0);
+            // Asked for together: an answer each, in order.
+            for _ in 0..count {
+                self.send(CHANNEL, GET, &get).await?;
+            }
+            in_time(async { Ok(self.stream.flush().await?) }).await?;
+            self.asked = count;
         }
-        in_time(async { Ok(self.stream.flush().await?) }).await?;
-        let mut fetched = Vec::new();
-        for _ in 0..count {
-            fetched.extend(in_time(self.fetched()).await?);
+        let (mut fetched, mut held): (Vec<Fetched>, usize) = (Vec::new(), 0);
+        while self.asked > 0 && held < bytes {
+            let answer = in_time(self.fetched()).await?;
+            self.asked -= 1;
+            held += answer.as_ref().map_or(0, |message| message.body.len());
+            fetched.extend(answer);
         }
         Ok(fetched)
     }
@@ -202,7 +234,7 @@ impl Connection {
         let size = usize::try_from(number(&header.payload, 4)?)
             .map_err(|_| WireError::Protocol("a body beyond all memory"))?;
         let properties = properties::read(header.payload.get(12..).unwrap_or_default());
-        let mut body = Vec::new();
+        let mut body = Vec::with_capacity(size.min(LARGEST_BODY));
         while body.len() < size {
             let part = self.frame().await?;
             if part.kind != BODY {

@@ -1,11 +1,13 @@
 //! Dead letters: looked at, replayed, exported.
 
+mod by_organization;
 mod export;
 mod list;
 mod replay;
 mod selection;
 mod show;
 
+use analytics_core::event::{decode, decode_recomputing_total};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
@@ -33,6 +35,9 @@ pub enum Command {
         /// How many there are of each reason and field, instead of each
         #[arg(long, conflicts_with = "limit")]
         by_reason: bool,
+        /// How many there are of each organization, model and reason, as far as the bodies can be read
+        #[arg(long, conflicts_with_all = ["limit", "by_reason"])]
+        by_organization: bool,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -56,6 +61,9 @@ pub enum Command {
         /// Say what would become of them, and change nothing
         #[arg(long)]
         dry_run: bool,
+        /// Where total_tokens does not add up, store input_tokens + output_tokens instead
+        #[arg(long)]
+        recompute_total: bool,
     },
     /// Write them as NDJSON to standard output, no byte of a body lost; they stay where they are
     Export {
@@ -94,13 +102,31 @@ pub async fn run(
         } => list::by_reason(&mut owner, selection, *json).await,
         Command::List {
             selection,
+            by_organization: true,
+            json,
+            ..
+        } => by_organization::by_organization(&mut owner, selection, *json).await,
+        Command::List {
+            selection,
             limit,
             json,
             ..
         } => list::list(&mut owner, selection, *limit, *json).await,
         Command::Show { id, json, body } => show::show(&mut owner, *id, *json, *body).await,
-        Command::Replay { which, dry_run } => {
-            replay::replay(owner, &which.selection, *dry_run, config, stop).await
+        Command::Replay {
+            which,
+            dry_run,
+            recompute_total,
+        } => {
+            let how = replay::How {
+                dry_run: *dry_run,
+                read: if *recompute_total {
+                    decode_recomputing_total
+                } else {
+                    decode
+                },
+            };
+            replay::replay(owner, &which.selection, how, config, stop).await
         }
         Command::Export { selection } => export::export(&mut owner, selection).await,
     }

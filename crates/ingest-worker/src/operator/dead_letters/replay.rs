@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use analytics_core::dead_letters::{DELETE, STORED_KEYS, UPDATE_REASONS};
-use analytics_core::event::{Malformed, Reason, UsageEvent, decode};
+use analytics_core::event::{Malformed, Reason, UsageEvent};
 use analytics_core::ingest::READ_WINDOW;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,15 @@ use crate::operator::writer::{Entry, Writer};
 use crate::operator::{Ended, OperatorError};
 use crate::sink::outside_window;
 
+/// How letters are replayed.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    /// Only say what would become of them.
+    pub(super) dry_run: bool,
+    /// How a body is read.
+    pub(super) read: fn(&[u8]) -> Result<UsageEvent, Malformed>,
+}
+
 /// What a run did, or would do.
 #[derive(Default)]
 struct Tally {
@@ -35,11 +44,13 @@ struct Tally {
 
 /// A letter that stays, and why.
 type Stays = Vec<(i64, Malformed)>;
+/// Letters that are events, and those that stay.
+type Sorted = (Vec<(Letter, UsageEvent)>, Stays);
 
 pub(super) async fn replay(
     mut owner: Owner,
     selection: &Selection,
-    dry_run: bool,
+    How { dry_run, read }: How,
     config: &OperatorConfig,
     stop: CancellationToken,
 ) -> Result<Ended, OperatorError> {
@@ -58,6 +69,7 @@ pub(super) async fn replay(
         };
         let Some(last) = page.last() else { break Ok(()) };
         after = last.id;
+        let page = sort(page, read);
         let step = if dry_run {
             foresee(&mut owner, page, &mut tally).await
         } else {
@@ -86,10 +98,10 @@ pub(super) async fn replay(
 }
 
 /// Which letters are events, and which stay.
-fn read(page: Vec<Letter>) -> (Vec<(Letter, UsageEvent)>, Stays) {
+fn sort(page: Vec<Letter>, read: fn(&[u8]) -> Result<UsageEvent, Malformed>) -> Sorted {
     let (mut events, mut stays) = (Vec::with_capacity(page.len()), Stays::new());
     for letter in page {
-        match decode(&letter.body) {
+        match read(&letter.body) {
             Ok(event) => events.push((letter, event)),
             Err(malformed) => stays.push((letter.id, malformed)),
         }
@@ -100,10 +112,9 @@ fn read(page: Vec<Letter>) -> (Vec<(Letter, UsageEvent)>, Stays) {
 async fn settle(
     owner: &mut Owner,
     writer: &mut Writer,
-    page: Vec<Letter>,
+    (events, mut stays): Sorted,
     tally: &mut Tally,
 ) -> Result<(), OperatorError> {
-    let (events, mut stays) = read(page);
     let ids: Vec<i64> = events.iter().map(|(letter, _)| letter.id).collect();
     let entries = events
         .into_iter()
@@ -147,8 +158,11 @@ async fn settle(
 
 /// What [`settle`] would do, as far as it can be told without writing: a row that only the database would
 /// refuse is counted as stored.
-async fn foresee(owner: &mut Owner, page: Vec<Letter>, tally: &mut Tally) -> Result<(), OperatorError> {
-    let (events, mut stays) = read(page);
+async fn foresee(
+    owner: &mut Owner,
+    (events, mut stays): Sorted,
+    tally: &mut Tally,
+) -> Result<(), OperatorError> {
     let organizations: Vec<Uuid> = events.iter().map(|(_, event)| event.org_id).collect();
     let times: Vec<OffsetDateTime> = events.iter().map(|(_, event)| event.time).collect();
     let ids: Vec<Uuid> = events.iter().map(|(_, event)| event.event_id).collect();
