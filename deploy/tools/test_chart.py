@@ -205,6 +205,8 @@ def test_settings_of_the_chart_are_those_of_the_services():
     # What the templates set themselves, from other values.
     own = {"PORT", "ADMIN_PORT", "DATABASE_URL", "MAINTENANCE_DATABASE_URL", "RABBITMQ_URL", "RABBITMQ_CA_FILE",
            "MAINTENANCE_ENABLED", "DATABASE_FLAVOR", "WRITER_ROLE", "READER_ROLE", "JWT_SECRET", "JWT_JWKS_FILE"}
+    # The chart mounts no client certificate for the broker.
+    own |= {"RABBITMQ_CERT_FILE", "RABBITMQ_KEY_FILE"}
     for role, crate in (("worker", "ingest-worker"), ("api", "analytics-api")):
         settings = schema[role]["properties"]["settings"]["properties"].keys()
         assert settings - {"LOG_LEVEL", "LOG_FORMAT"} == declared(crate) - own, role

@@ -118,7 +118,7 @@ def test_dashboards_are_current():
 
 def test_panels_are_whole():
     titles = [(name, panel["title"]) for name, panel, target in panels() if target["refId"] == "A"]
-    assert len(titles) == len(set(titles)) == 27
+    assert len(titles) == len(set(titles)) == 29
     for name, panel, _ in panels():
         assert panel["datasource"]["uid"] in ("${metrics}", "${database}"), (name, panel["title"])
 

@@ -484,17 +484,20 @@ mod tests {
             ("postgres://a", "postgres://a"),
             ("postgres://a\n", "postgres://a"),
             ("postgres://a\r\n", "postgres://a"),
-            ("postgres://a\n\n", "postgres://a\n"),
         ] {
             std::fs::write(path, written).unwrap();
             let settings = load(&[("DATABASE_URL_FILE", path)]).unwrap();
             assert_eq!(settings.text("DATABASE_URL"), Some(read), "{written:?}");
         }
+        std::fs::write(path, "postgres://a\n\n").unwrap();
+        let message = load(&[("DATABASE_URL_FILE", path)]).unwrap_err().to_string();
+        assert!(message.starts_with("DATABASE_URL "), "{message}");
         // A file named by the file, in whichever case.
+        std::fs::write(path, "postgres://a\n").unwrap();
         let file = directory.path().join("settings.toml");
         std::fs::write(&file, format!("database_url_file = {path:?}\n")).unwrap();
         let settings = load(&[("CONFIG_FILE", file.to_str().unwrap())]).unwrap();
-        assert_eq!(settings.text("DATABASE_URL"), Some("postgres://a\n"));
+        assert_eq!(settings.text("DATABASE_URL"), Some("postgres://a"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ export function Latency({ view }: { view: View }) {
     time_zone: view.zone,
     bucket_width: widthOf(view, now),
     fill: 'zero',
-    include: 'latency',
+    include: ['latency'],
     ...filtersOf(view),
   };
   const { data: answer, isError, isPlaceholderData } = useUsage(view.org, query);
