@@ -146,12 +146,8 @@ impl Generator {
             input_tokens,
             output_tokens,
             // A part of all of it, or none.
-            cached_input_tokens: random
-                .one_in(3)
-                .then(|| input_tokens / (1 + random.below(4) as i32)),
-            reasoning_tokens: random
-                .one_in(4)
-                .then(|| output_tokens / (1 + random.below(3) as i32)),
+            cached_input_tokens: random.one_in(3).then(|| input_tokens >> random.below(3)),
+            reasoning_tokens: random.one_in(4).then(|| output_tokens >> random.below(3)),
             cost_e10: i128::from(input_tokens) * model.input_price_e10
                 + i128::from(output_tokens) * model.output_price_e10,
             latency_ms: (!refused && !random.one_in(50)).then(|| size(random, 16)),

@@ -162,9 +162,9 @@ async fn a_closing_that_is_cut_short_is_done_again(flavor: Flavor) -> Result<()>
 /// columnstore. `LADDER_SECONDS` makes it longer.
 async fn random_operations_leave_every_rollup_exact(flavor: Flavor) -> Result<()> {
     let platform = Platform::new(flavor).await?;
-    let seconds = match std::env::var("LADDER_SECONDS") {
-        Ok(text) => text.parse().context("LADDER_SECONDS")?,
-        Err(_) => 8,
+    let seconds = match std::env::var_os("LADDER_SECONDS") {
+        Some(text) => text.to_string_lossy().parse().context("LADDER_SECONDS")?,
+        None => 8,
     };
     let clock = Clock {
         began: Instant::now(),
