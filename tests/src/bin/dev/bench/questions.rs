@@ -300,16 +300,24 @@ fn all_questions() -> Vec<Asked> {
     let organizations = Generator::new(&shape()).organizations();
     let mut all = Vec::new();
     for (who, place) in [("largest", 0), ("10th", 9), ("median", organizations.len() / 2)] {
-        all.extend(
-            of_organization()
-                .into_iter()
-                .map(|(what, path, parameters)| Asked {
-                    name: format!("{who} organization: {what}"),
-                    target_ms: ORGANIZATION_TARGET_MS,
-                    path: format!("orgs/{}/{path}", organizations[place]),
-                    parameters,
-                }),
-        );
+        let organization = organizations[place];
+        let mut push = |what, path, parameters| {
+            all.push(Asked {
+                name: format!("{who} organization: {what}"),
+                target_ms: ORGANIZATION_TARGET_MS,
+                path,
+                parameters,
+            });
+        };
+        for (what, path, parameters) in of_organization() {
+            push(what, format!("orgs/{organization}/{path}"), parameters);
+        }
+        let somebody = Generator::new(&shape()).find(|event| event.fact.org_id == organization);
+        let user_id = somebody.map(|event| event.fact.user_id).unwrap_or_default();
+        let path = || format!("orgs/{organization}/usage?user_id={user_id}");
+        push("one user's days", path(), vec![DAYS]);
+        push("one user's days in New York", path(), vec![DAYS, NEW_YORK]);
+        push("one user's days in Kolkata", path(), vec![DAYS, KOLKATA]);
     }
     all.extend(of_system().into_iter().map(|(what, path, parameters)| Asked {
         name: format!("system: {what}"),
